@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Opens and checks the binaries that VMs may be upgraded to. A client names a release, never a path;
+// a release is a file of root's. What is returned is a descriptor: a path resolved again would undo
+// the check. Nothing here runs a binary.
+#pragma once
+
+#include "common/result.hpp"
+#include "common/unique_fd.hpp"
+#include "upgrade-engine/errors.hpp"
+#include "upgrade-engine/ids.hpp"
+#include "upgrade-engine/qemu_version.hpp"
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qhup::upgrade {
+
+/// A release as its drop-in file describes it.
+struct Release {
+    ReleaseName name;                  ///< [A-Za-z0-9_.-]{1,64}
+    std::string path;                  ///< absolute path of the QEMU binary
+    std::string sha256;                ///< 64 lower-case hex digits; "" if the file pins none
+    std::string version;               ///< informational; "" if not given
+    std::string description;           ///< for people; "" if not given
+    std::vector<std::string> firmware; ///< absolute folders, given to the target as -L
+    std::vector<std::string> options;  ///< further arguments for the target, after all others
+};
+
+/// Reads one drop-in (TOML). Keys: name, path, sha256, version, description, firmware, options.
+///
+/// @param default_name  used if the text has no name: the file name without ".toml"
+/// Errors: Errc::release_invalid, with what is wrong and in which line
+[[nodiscard]] Result<Release> parse_release(std::string_view text, std::string_view default_name);
+
+/// The arguments that a release adds to a command line: -L for each firmware folder, then options.
+[[nodiscard]] std::vector<std::string> release_tail(const Release& release);
+
+/// What an ELF file says about itself.
+struct ElfFacts {
+    std::string build_id; ///< hex of the note NT_GNU_BUILD_ID; "" if there is none
+};
+
+/// Reads the header and notes of an ELF executable that is mapped or read whole.
+/// Errors: Errc::binary_refused: not an ELF executable of this kind of machine
+[[nodiscard]] Result<ElfFacts> parse_elf(std::string_view bytes);
+
+/// A binary that was opened, checked, and stays open.
+struct PinnedBinary {
+    Release release;       ///< as it was when it was checked
+    UniqueFd fd;           ///< open for reading, close-on-exec
+    std::string sha256;    ///< of its bytes, hex
+    std::string build_id;  ///< hex; "" if it has none
+    QemuVersion version;   ///< found in the binary, else from the release; may be not known
+    dev_t device = 0;      ///< identity of the file that was checked
+    ino_t inode = 0;       ///< identity of the file that was checked
+    std::int64_t size = 0; ///< bytes
+    std::int64_t mtime_ns = 0; ///< last change of its bytes, ns since the epoch
+    std::int64_t ctime_ns = 0; ///< last change of anything about it, ns since the epoch
+};
+
+/// Opens and checks the binary of a release.
+///
+/// Every element of the path must belong to root or to us, and must not be writable for group or
+/// others; none may be a symbolic link. The file must be a regular executable ELF file, and match
+/// the release's hash if it has one.
+///
+/// Errors:   Errc::binary_refused (the message says what to do), Errc::binary_changed (while it was
+///           read)
+/// Thread:   any
+/// Blocking: reads the whole file (some tens of MiB)
+[[nodiscard]] Result<std::shared_ptr<const PinnedBinary>> pin_binary(const Release& release);
+
+/// Whether the pinned file is still what was checked: same bytes by size and times, same mode.
+/// Errors:   Errc::binary_changed
+/// Blocking: one fstat
+[[nodiscard]] Result<void> check_unchanged(const PinnedBinary& binary);
+
+} // namespace qhup::upgrade

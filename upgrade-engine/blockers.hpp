@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Decides whether a VM may be upgraded to a release: QEMU's own blockers and the engine's. Pure.
+// Refusing a VM costs milliseconds and touches nothing.
+#pragma once
+
+#include "upgrade-engine/argv_plan.hpp"
+#include "upgrade-engine/vm_facts.hpp"
+
+#include <string>
+#include <vector>
+
+namespace qhup::upgrade {
+
+/// The release, as far as a blocker may depend on it.
+struct ReleaseFacts {
+    std::string name;     ///< of the drop-in
+    QemuVersion version;  ///< of the binary; not known: nothing can be planned
+    std::string build_id; ///< hex; "" if the binary has none
+};
+
+/// What preflight found.
+struct Verdict {
+    std::vector<Blocker> blockers; ///< all of them; QEMU's first
+    bool is_already_there = false; ///< the VM runs this very binary: nothing to do
+
+    [[nodiscard]] bool may_upgrade() const noexcept {
+        return blockers.empty() && !is_already_there;
+    }
+};
+
+/// Judges one VM.
+///
+/// @param facts    what QEMU says
+/// @param process  what the kernel says
+/// @param release  where to
+/// @param argv     the plan for the target's command line
+[[nodiscard]] Verdict find_blockers(
+    const VmFacts& facts, const ProcessFacts& process, const ReleaseFacts& release,
+    const ArgvPlan& argv
+);
+
+/// The one blocker of a QEMU that has no query-hot-upgrade.
+[[nodiscard]] Blocker make_not_patched_blocker();
+
+} // namespace qhup::upgrade

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What one QEMU process says about itself (query-hot-upgrade), and what the kernel says about it,
+// as values. Pure. QEMU's words are claims of a process that its guest may own: they are bounded and
+// typed here, and its identity is taken from ProcessFacts only.
+#pragma once
+
+#include "common/result.hpp"
+#include "upgrade-engine/errors.hpp"
+#include "upgrade-engine/ids.hpp"
+#include "upgrade-engine/qemu_version.hpp"
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <sys/types.h>
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qhup::upgrade {
+
+/// The protocol number of docs/qmp.md that this engine speaks.
+inline constexpr int kProtocol = 1;
+
+/// Which side of a pair a process is.
+enum class Role : std::uint8_t {
+    source, ///< runs the VM, or gave it away
+    target, ///< the new binary, until the source is gone
+};
+
+/// State of one side; docs/qmp.md has the diagram.
+enum class PairState : std::uint8_t {
+    none,         ///< source: no upgrade in progress
+    preparing,    ///< source: the standby is being built, the guest runs
+    prepared,     ///< source: the standby waits, the guest runs
+    frozen,       ///< source: the guest is paused
+    ceded,        ///< source: gave the VM away for good
+    rolling_back, ///< source: takes the VM back
+    starting,     ///< target: builds its machine
+    standby,      ///< target: built and waiting
+    loading,      ///< target: reads the device state
+    loaded,       ///< target: may take over
+    running,      ///< target: runs the VM; the source has not gone yet
+};
+
+inline constexpr std::array kAllPairStates{
+    PairState::none,     PairState::preparing,    PairState::prepared, PairState::frozen,
+    PairState::ceded,    PairState::rolling_back, PairState::starting, PairState::standby,
+    PairState::loading,  PairState::loaded,       PairState::running,
+};
+
+[[nodiscard]] std::string_view to_string(Role role) noexcept;
+[[nodiscard]] std::string_view to_string(PairState state) noexcept; ///< QEMU's word: "rolling-back"
+[[nodiscard]] std::optional<PairState> parse_pair_state(std::string_view word) noexcept;
+
+/// A reason, known before anything is touched, why this VM must not be upgraded.
+struct Blocker {
+    std::string id;     ///< what blocks: "chardev/serial0"; the engine's own start with "engine/"
+    std::string klass;  ///< "class" in JSON: the kind of the reason
+    std::string reason; ///< a sentence that says what is true and what to do
+
+    bool operator==(const Blocker&) const = default;
+};
+
+/// How an upgrade that QEMU gave up ended.
+struct LastError {
+    Errc code = Errc::unknown_qemu_code; ///< QEMU's code, typed
+    std::string phase;                   ///< prepare, freeze, save, load, takeover, lease, rollback
+    std::string message;                 ///< QEMU's sentence; peer text
+    std::string stderr_text;             ///< last words of the target; peer text
+};
+
+/// How long each part of a switch took. All on the host's monotonic clock.
+struct SwitchTimings {
+    std::chrono::nanoseconds flush{};    ///< before the pause: images flushed while the guest ran
+    std::chrono::nanoseconds stop{};     ///< vCPUs stopped
+    std::chrono::nanoseconds drain{};    ///< requests in flight counted down, images inactivated
+    std::chrono::nanoseconds save{};     ///< device state written
+    std::chrono::nanoseconds load{};     ///< target: device state read
+    std::chrono::nanoseconds activate{}; ///< target: images and back ends taken
+    std::chrono::nanoseconds start{};    ///< target: ownership word, vCPUs started
+    std::chrono::nanoseconds pause{};    ///< from vCPU stop on the source to start on the target
+    std::uint64_t state_bytes = 0;       ///< size of the device state
+
+    bool operator==(const SwitchTimings&) const = default;
+};
+
+/// The durations by their QMP names, in ns, for the API.
+[[nodiscard]] std::map<std::string, std::int64_t> to_map_ns(const SwitchTimings& timings);
+
+/// One answer to query-hot-upgrade.
+struct VmFacts {
+    int protocol = 0;                 ///< number of docs/qmp.md that QEMU speaks
+    Role role = Role::source;         ///< which side it is
+    PairState state = PairState::none;///< where it stands
+    UpgradeId upgrade;                ///< the upgrade in progress, or the last one; may be empty
+    QemuVersion version;              ///< number of the release
+    std::string version_text;         ///< as QEMU wrote it
+    std::string package;              ///< package version; "" if none
+    std::string build_id;             ///< hex; "" if the binary has none
+    pid_t claimed_pid = 0;            ///< what QEMU says; never used as an identity
+    std::string name;                 ///< -name; "" if not given
+    std::string uuid;                 ///< -uuid; "" if not given
+    std::string machine;              ///< concrete machine type
+    bool is_enabled = false;          ///< -machine hot-upgrade=on
+    std::string run_state;            ///< RunState: "running", "paused", ...
+    std::vector<std::string> argv;    ///< as the process was started
+    std::string cwd;                  ///< where it was started
+    std::string pidfile;              ///< the pidfile it owns; "" if none
+    std::uint64_t ram_bytes = 0;      ///< guest RAM
+    std::optional<std::chrono::nanoseconds> lease_left; ///< until it rolls back by itself
+    std::vector<Blocker> blockers;    ///< QEMU's own, all of them
+    std::uint64_t generation = 0;     ///< raised whenever the shape changes
+    std::string shape_digest;         ///< sha256 of the canonical shape
+    pid_t claimed_child_pid = 0;      ///< the target, on a source; 0 if none
+    std::vector<std::string> takeover_degraded; ///< devices that did not come up after takeover
+    std::optional<LastError> last_error;        ///< of the last failed command or upgrade
+    std::optional<SwitchTimings> timings;       ///< of the last switch
+    std::string rollback_waits_for;   ///< in rolling-back: what keeps the guest paused; "" if nothing
+};
+
+/// Reads the value that query-hot-upgrade returned. Members that are not in docs/qmp.md are ignored.
+/// Errors: Errc::unexpected_answer, if a member is missing, of another type, or out of bounds.
+[[nodiscard]] Result<VmFacts> parse_vm_facts(const nlohmann::json& value);
+
+/// Reads the "timings" of a reply. Missing parts are zero.
+/// Errors: Errc::unexpected_answer.
+[[nodiscard]] Result<SwitchTimings> parse_switch_timings(const nlohmann::json& value);
+
+/// What the kernel says about a QEMU process.
+struct ProcessFacts {
+    pid_t pid = 0;                  ///< as seen by the daemon; from SO_PEERCRED
+    std::uint64_t start_ticks = 0;  ///< field 22 of /proc/PID/stat: with pid, the identity
+    std::string exe;                ///< target of /proc/PID/exe; "" if it cannot be read
+    pid_t ppid = 0;                 ///< its parent
+    bool is_pid1_of_namespace = false; ///< its innermost pid is 1: its end ends the namespace
+};
+
+/// Reads field 4 and 22 of /proc/PID/stat and the line NSpid of /proc/PID/status.
+/// Errors: Errc::unexpected_answer.
+[[nodiscard]] Result<ProcessFacts>
+parse_process_facts(pid_t pid, std::string_view stat_text, std::string_view status_text);
+
+/// One look at one side of a pair.
+struct Observation {
+    enum class Presence : std::uint8_t {
+        absent,  ///< no such process: nobody listens
+        silent,  ///< somebody is there and does not answer, or cannot be asked
+        answers, ///< `facts` are from just now
+    };
+    Presence presence = Presence::absent; ///< what is known
+    VmFacts facts;                        ///< meaningful only when it answers
+    std::optional<Failure> why;           ///< why it did not answer
+
+    [[nodiscard]] bool answers() const noexcept { return presence == Presence::answers; }
+    [[nodiscard]] bool is(PairState state) const noexcept {
+        return answers() && facts.state == state;
+    }
+};
+
+[[nodiscard]] std::string_view to_string(Observation::Presence presence) noexcept;
+
+} // namespace qhup::upgrade
