@@ -11,7 +11,8 @@
 namespace qhup::upgrade {
 namespace {
 
-// qemu: qemu-options.hx of 7.2.22 and 10.0.13; the releases between from docs/about/removed-features.rst.
+// qemu: qemu-options.hx of 7.2.22 and 10.0.13; the releases between from
+// docs/about/removed-features.rst.
 // clang-format off
 constexpr std::array kOptions{
     QemuOption{"D", true, {}, {}},
@@ -190,8 +191,17 @@ constexpr std::array kGaps{
 
 /// Devices whose `audiodev=` could be left out while the first -audiodev was the default.
 constexpr std::array<std::string_view, 11> kSoundDevices{
-    "AC97",       "ac97",      "ES1370",     "es1370", "sb16",   "cs4231a",
-    "gus",        "adlib",     "hda-duplex", "hda-micro", "hda-output",
+    "AC97",
+    "ac97",
+    "ES1370",
+    "es1370",
+    "sb16",
+    "cs4231a",
+    "gus",
+    "adlib",
+    "hda-duplex",
+    "hda-micro",
+    "hda-output",
 };
 
 /// Options that a target must not get, and why.
@@ -201,17 +211,28 @@ struct Refusal {
 };
 
 constexpr std::array kRefusals{
-    Refusal{"chroot", "The VM was started with -chroot, so a new QEMU would not find its libraries and "
-                      "files; start the VM without it."},
-    Refusal{"snapshot", "The VM was started with -snapshot, and its temporary overlays cannot be opened "
-                        "a second time; start the VM without it."},
-    Refusal{"preconfig", "The VM was configured by hand after -preconfig, which cannot be repeated; put "
-                         "that configuration on the command line."},
+    Refusal{
+        "chroot",
+        "The VM was started with -chroot, so a new QEMU would not find its libraries and "
+        "files; start the VM without it."},
+    Refusal{
+        "snapshot",
+        "The VM was started with -snapshot, and its temporary overlays cannot be opened "
+        "a second time; start the VM without it."},
+    Refusal{
+        "preconfig",
+        "The VM was configured by hand after -preconfig, which cannot be repeated; put "
+        "that configuration on the command line."},
 };
 
 /// Options that mean something only when the VM is started for the first time.
 constexpr std::array<std::string_view, 6> kStartOnly{
-    "S", "loadvm", "daemonize", "pidfile", "runas", "incoming",
+    "S",
+    "loadvm",
+    "daemonize",
+    "pidfile",
+    "runas",
+    "incoming",
 };
 
 /// One element of a command line: an option with its argument, or a disk image without option.
@@ -221,7 +242,8 @@ struct Item {
     std::string value;                  ///< the argument, if the option has one
 };
 
-template <class Range, class Value> bool contains(const Range& range, const Value& value) {
+template <class Range, class Value>
+bool contains(const Range& range, const Value& value) {
     return std::find(range.begin(), range.end(), value) != range.end();
 }
 
@@ -303,14 +325,12 @@ std::string first_word(std::string_view option, const std::vector<std::string>& 
     }
     for (const std::string& part : parts) {
         const std::string_view key = key_of(part);
-        const bool names_it = (option == "device" && key == "driver") ||
-                              (option == "audiodev" && key == "driver") ||
-                              (option == "audio" && key == "driver") ||
-                              (option == "chardev" && key == "backend") ||
-                              (option == "netdev" && key == "type") ||
-                              (option == "accel" && key == "accel") ||
-                              ((option == "fsdev" || option == "virtfs") && key == "fsdriver") ||
-                              ((option == "machine" || option == "M") && key == "type");
+        const bool names_it =
+            (option == "device" && key == "driver") || (option == "audiodev" && key == "driver") ||
+            (option == "audio" && key == "driver") || (option == "chardev" && key == "backend") ||
+            (option == "netdev" && key == "type") || (option == "accel" && key == "accel") ||
+            ((option == "fsdev" || option == "virtfs") && key == "fsdriver") ||
+            ((option == "machine" || option == "M") && key == "type");
         if (names_it) {
             return std::string(*value_of(part));
         }
@@ -375,17 +395,23 @@ private:
             const std::size_t dashes = argument.size() > 1 && argument[1] == '-' ? 2 : 1;
             const QemuOption* option = find_qemu_option(std::string_view(argument).substr(dashes));
             if (option == nullptr) {
-                refuse(argument, "The option " + argument +
-                                     " is not one of QEMU 7.2 or 10.0, so it is not known whether it "
-                                     "has an argument; start the VM without it.");
+                refuse(
+                    argument,
+                    "The option " + argument +
+                        " is not one of QEMU 7.2 or 10.0, so it is not known whether it "
+                        "has an argument; start the VM without it."
+                );
                 continue;
             }
             Item item{option, argument, ""};
             if (option->has_argument) {
                 if (i + 1 == arguments.size()) {
-                    refuse(argument, "The option " + argument +
-                                         " needs an argument and is the last word of the command "
-                                         "line; start the VM with a complete command line.");
+                    refuse(
+                        argument,
+                        "The option " + argument +
+                            " needs an argument and is the last word of the command "
+                            "line; start the VM with a complete command line."
+                    );
                     continue;
                 }
                 item.value = arguments[++i];
@@ -420,8 +446,7 @@ private:
             translate_run_with(item);
         } else if (name == "singlestep") {
             single_step_ = true;
-        } else if ((name == "perfmap" || name == "jitdump") &&
-                   !is_known_to(*item.option, request_.target)) {
+        } else if ((name == "perfmap" || name == "jitdump") && !is_known_to(*item.option, request_.target)) {
             // Helps a profiler on the host; the guest does not see it.
         } else {
             translate_value(std::move(item));
@@ -442,8 +467,7 @@ private:
             translate_accel(item);
         } else if (name == "device") {
             translate_device(item);
-        } else if (name == "global" && item.value.starts_with("migration.decompress-error-check=") &&
-                   request_.target >= kNoDecompressCheck) {
+        } else if (name == "global" && item.value.starts_with("migration.decompress-error-check=") && request_.target >= kNoDecompressCheck) {
             return;
         }
         items_.push_back(std::move(item));
@@ -451,8 +475,9 @@ private:
 
     void add_async_teardown() {
         const bool is_new = request_.target >= kRunWith;
-        items_.push_back(is_new ? make_item("run-with", "async-teardown=on")
-                                : make_item("async-teardown", ""));
+        items_.push_back(
+            is_new ? make_item("run-with", "async-teardown=on") : make_item("async-teardown", "")
+        );
     }
 
     void translate_run_with(const Item& item) {
@@ -465,8 +490,11 @@ private:
                     add_async_teardown();
                 }
             } else if (key != "user") {
-                refuse(item.spelled, "The argument " + part + " of " + item.spelled +
-                                         " is not known; start the VM without it.");
+                refuse(
+                    item.spelled,
+                    "The argument " + part + " of " + item.spelled +
+                        " is not known; start the VM without it."
+                );
             }
         }
     }
@@ -503,7 +531,8 @@ private:
             return;
         }
         std::vector<std::string> parts = split_keyval(item.value);
-        // qemu: hw/core/machine-smp.c of 7.2 computes a topology member of 0 as if it were not there.
+        // qemu: hw/core/machine-smp.c of 7.2 computes a topology member of 0 as if it were not
+        // there.
         std::erase_if(parts, [](const std::string& part) { return value_of(part) == "0"; });
         item.value = join_keyval(parts);
     }
@@ -532,8 +561,11 @@ private:
         }
         for (const std::string& part : parts) {
             if (key_of(part) == "scsi" && !is_off(value_of(part).value_or("on"))) {
-                refuse(item.spelled, "A virtio-blk device has scsi=on, which " + target_name() +
-                                         " no longer offers; use virtio-scsi for this disk.");
+                refuse(
+                    item.spelled,
+                    "A virtio-blk device has scsi=on, which " + target_name() +
+                        " no longer offers; use virtio-scsi for this disk."
+                );
             }
         }
         std::erase_if(parts, [](const std::string& part) { return key_of(part) == "scsi"; });
@@ -556,9 +588,10 @@ private:
             }
             has_accel = true;
             const std::vector<std::string> parts = split_keyval(item.value);
-            const bool is_there = std::any_of(parts.begin(), parts.end(), [](const std::string& part) {
-                return key_of(part) == "one-insn-per-tb";
-            });
+            const bool is_there =
+                std::any_of(parts.begin(), parts.end(), [](const std::string& part) {
+                    return key_of(part) == "one-insn-per-tb";
+                });
             if (first_word("accel", parts) == "tcg" && !is_there) {
                 item.value += ",one-insn-per-tb=on";
             }
@@ -583,7 +616,9 @@ private:
             std::erase_if(parts, [](const std::string& part) { return key_of(part) == "accel"; });
             item.value = join_keyval(parts);
         }
-        std::erase_if(items_, [](const Item& item) { return is_machine(item) && item.value.empty(); });
+        std::erase_if(items_, [](const Item& item) {
+            return is_machine(item) && item.value.empty();
+        });
         if (list.empty()) {
             return false;
         }
@@ -591,8 +626,7 @@ private:
         while (begin <= list.size()) {
             const std::size_t end = std::min(list.find(':', begin), list.size());
             const std::string accel = list.substr(begin, end - begin);
-            items_.push_back(
-                make_item("accel", accel == "tcg" ? "tcg,one-insn-per-tb=on" : accel));
+            items_.push_back(make_item("accel", accel == "tcg" ? "tcg,one-insn-per-tb=on" : accel));
             begin = end + 1;
         }
         return true;
@@ -609,7 +643,8 @@ private:
                 continue;
             }
             for (const std::string& part : split_keyval(item.value)) {
-                first_id = key_of(part) == "id" ? std::string(value_of(part).value_or("")) : first_id;
+                first_id =
+                    key_of(part) == "id" ? std::string(value_of(part).value_or("")) : first_id;
             }
         }
         if (first_id.empty()) {
@@ -620,9 +655,10 @@ private:
                 continue;
             }
             const std::vector<std::string> parts = split_keyval(item.value);
-            const bool is_named = std::any_of(parts.begin(), parts.end(), [](const std::string& part) {
-                return key_of(part) == "audiodev";
-            });
+            const bool is_named =
+                std::any_of(parts.begin(), parts.end(), [](const std::string& part) {
+                    return key_of(part) == "audiodev";
+                });
             const std::string driver = first_word("device", parts);
             if (!is_named && (contains(kSoundDevices, driver) || driver == "usb-audio")) {
                 item.value += ",audiodev=" + first_id;
@@ -660,8 +696,11 @@ private:
 
     void check_tail(const Item& item) {
         if (item.option == nullptr) {
-            refuse(item.spelled, "The release adds the word " + item.spelled +
-                                     " without an option; correct its options.");
+            refuse(
+                item.spelled,
+                "The release adds the word " + item.spelled +
+                    " without an option; correct its options."
+            );
             return;
         }
         const bool is_bad = contains(kStartOnly, item.option->name) || is_machine(item) ||
@@ -669,8 +708,11 @@ private:
                                 return r.option == item.option->name;
                             });
         if (is_bad) {
-            refuse(item.spelled, "The release adds the option " + item.spelled +
-                                     ", which a hot upgrade must not add; correct its options.");
+            refuse(
+                item.spelled,
+                "The release adds the option " + item.spelled +
+                    ", which a hot upgrade must not add; correct its options."
+            );
         }
     }
 
@@ -680,9 +722,12 @@ private:
                 continue;
             }
             if (!is_known_to(*item.option, request_.target)) {
-                refuse(item.spelled, "The option " + item.spelled + " does not exist in " +
-                                         target_name() + " and nothing replaces it; start the VM "
-                                                         "without it.");
+                refuse(
+                    item.spelled,
+                    "The option " + item.spelled + " does not exist in " + target_name() +
+                        " and nothing replaces it; start the VM "
+                        "without it."
+                );
             }
             if (item.option->has_argument && !is_json(item.value)) {
                 check_value_gaps(item);
@@ -694,29 +739,36 @@ private:
         const std::string_view name = has_option(item, "M") ? "machine" : item.option->name;
         const std::vector<std::string> parts = split_keyval(item.value);
         for (const Gap& gap : kGaps) {
-            const bool is_available =
-                request_.target >= gap.since && (!gap.until.is_known() || request_.target < gap.until);
+            const bool is_available = request_.target >= gap.since &&
+                                      (!gap.until.is_known() || request_.target < gap.until);
             if (gap.option != name || is_available) {
                 continue;
             }
             const bool is_used =
-                gap.is_first ? first_word(name, parts) == gap.key
-                             : std::any_of(parts.begin(), parts.end(), [&](const std::string& part) {
-                                   return key_of(part) == gap.key || part == gap.key;
-                               });
+                gap.is_first
+                    ? first_word(name, parts) == gap.key
+                    : std::any_of(parts.begin(), parts.end(), [&](const std::string& part) {
+                          return key_of(part) == gap.key || part == gap.key;
+                      });
             if (is_used) {
-                refuse(item.spelled, "The option " + item.spelled + " uses " + std::string(gap.key) +
-                                         ", which " + target_name() +
-                                         " does not have and nothing replaces; start the VM without "
-                                         "it.");
+                refuse(
+                    item.spelled,
+                    "The option " + item.spelled + " uses " + std::string(gap.key) + ", which " +
+                        target_name() +
+                        " does not have and nothing replaces; start the VM without "
+                        "it."
+                );
             }
         }
         const bool has_model = std::any_of(parts.begin(), parts.end(), [](const std::string& part) {
             return key_of(part) == "model";
         });
         if (name == "audio" && !has_model && request_.target < kAudiodevMustBeNamed) {
-            refuse(item.spelled, "The option " + item.spelled + " has no model, which " +
-                                     target_name() + " needs; start the VM with -audiodev instead.");
+            refuse(
+                item.spelled,
+                "The option " + item.spelled + " has no model, which " + target_name() +
+                    " needs; start the VM with -audiodev instead."
+            );
         }
     }
 
@@ -743,8 +795,10 @@ std::span<const QemuOption> qemu_options() noexcept {
 }
 
 const QemuOption* find_qemu_option(std::string_view name) noexcept {
-    const auto* const found = std::find_if(kOptions.begin(), kOptions.end(),
-                                           [&](const QemuOption& o) { return o.name == name; });
+    const auto* const found =
+        std::find_if(kOptions.begin(), kOptions.end(), [&](const QemuOption& o) {
+            return o.name == name;
+        });
     return found == kOptions.end() ? nullptr : found;
 }
 

@@ -62,8 +62,8 @@ struct ArgvPlan {
 ///
 /// Drops what belongs to the start of the source only: -S, -loadvm X, -daemonize, -pidfile X,
 /// -runas X (-run-with user=X), -incoming X. Refuses what a target could not honour: -chroot,
-/// -snapshot, -preconfig. Translates what the two releases spell differently. Makes the machine type
-/// concrete. Keeps the rest in its order.
+/// -snapshot, -preconfig. Translates what the two releases spell differently. Makes the machine
+/// type concrete. Keeps the rest in its order.
 [[nodiscard]] ArgvPlan plan_argv(const ArgvRequest& request);
 
 /// The pidfile that the command line names (the last one wins), or "". Relative as written.

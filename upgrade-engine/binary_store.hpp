@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Opens and checks the binaries that VMs may be upgraded to. A client names a release, never a path;
-// a release is a file of root's. What is returned is a descriptor: a path resolved again would undo
-// the check. Nothing here runs a binary.
+// Opens and checks the binaries that VMs may be upgraded to. A client names a release, never a
+// path; a release is a file of root's. What is returned is a descriptor: a path resolved again
+// would undo the check. Nothing here runs a binary.
 #pragma once
 
 #include "common/result.hpp"
@@ -52,14 +52,14 @@ struct ElfFacts {
 
 /// A binary that was opened, checked, and stays open.
 struct PinnedBinary {
-    Release release;       ///< as it was when it was checked
-    UniqueFd fd;           ///< open for reading, close-on-exec
-    std::string sha256;    ///< of its bytes, hex
-    std::string build_id;  ///< hex; "" if it has none
-    QemuVersion version;   ///< found in the binary, else from the release; may be not known
-    dev_t device = 0;      ///< identity of the file that was checked
-    ino_t inode = 0;       ///< identity of the file that was checked
-    std::int64_t size = 0; ///< bytes
+    Release release;           ///< as it was when it was checked
+    UniqueFd fd;               ///< open for reading, close-on-exec
+    std::string sha256;        ///< of its bytes, hex
+    std::string build_id;      ///< hex; "" if it has none
+    QemuVersion version;       ///< found in the binary, else from the release; may be not known
+    dev_t device = 0;          ///< identity of the file that was checked
+    ino_t inode = 0;           ///< identity of the file that was checked
+    std::int64_t size = 0;     ///< bytes
     std::int64_t mtime_ns = 0; ///< last change of its bytes, ns since the epoch
     std::int64_t ctime_ns = 0; ///< last change of anything about it, ns since the epoch
 };

@@ -36,7 +36,9 @@ struct Verdict {
 /// @param release  where to
 /// @param argv     the plan for the target's command line
 [[nodiscard]] Verdict find_blockers(
-    const VmFacts& facts, const ProcessFacts& process, const ReleaseFacts& release,
+    const VmFacts& facts,
+    const ProcessFacts& process,
+    const ReleaseFacts& release,
     const ArgvPlan& argv
 );
 

@@ -34,34 +34,59 @@ enum class Errc {
     unknown_qemu_code, ///< a QEMU that says a code which is not in docs/qmp.md
 
     // The engine's.
-    not_answering,     ///< the VM's QMP cannot be reached or does not answer
-    not_patched,       ///< QEMU has no query-hot-upgrade
-    already_on_release,///< nothing to do
-    binary_refused,    ///< the release's binary must not be used
-    binary_changed,    ///< the release's binary is no longer the one that was checked
-    release_invalid,   ///< a release file that cannot be understood
-    stopped,           ///< the run was stopped before this VM was paused
-    wrong_target,      ///< the guest runs on a QEMU that is not the one that was asked for
-    guest_changed,     ///< the guest does not run as it did before
-    source_remains,    ///< the guest runs on the target, but the old process does not end
-    split,             ///< both sides say that they run the guest
-    vm_gone,           ///< neither side is there any more
-    lost_contact,      ///< nobody answers, and nothing can be said
-    unexpected_answer, ///< QEMU's answer does not have the form of docs/qmp.md
-    rollback_stuck,    ///< the source cannot take the guest back
+    not_answering,      ///< the VM's QMP cannot be reached or does not answer
+    not_patched,        ///< QEMU has no query-hot-upgrade
+    already_on_release, ///< nothing to do
+    binary_refused,     ///< the release's binary must not be used
+    binary_changed,     ///< the release's binary is no longer the one that was checked
+    release_invalid,    ///< a release file that cannot be understood
+    stopped,            ///< the run was stopped before this VM was paused
+    wrong_target,       ///< the guest runs on a QEMU that is not the one that was asked for
+    guest_changed,      ///< the guest does not run as it did before
+    source_remains,     ///< the guest runs on the target, but the old process does not end
+    split,              ///< both sides say that they run the guest
+    vm_gone,            ///< neither side is there any more
+    lost_contact,       ///< nobody answers, and nothing can be said
+    unexpected_answer,  ///< QEMU's answer does not have the form of docs/qmp.md
+    rollback_stuck,     ///< the source cannot take the guest back
 };
 
 /// Every code, in the order of the enumeration.
 inline constexpr std::array kAllErrcs{
-    Errc::wrong_state,      Errc::blocked,         Errc::bad_argument,       Errc::spawn_failed,
-    Errc::target_died,      Errc::target_timeout,  Errc::protocol_mismatch,  Errc::shape_differs,
-    Errc::stale,            Errc::retry,           Errc::drain_timeout,      Errc::budget_exceeded,
-    Errc::save_failed,      Errc::load_failed,     Errc::takeover_failed,    Errc::lease_expired,
-    Errc::rolled_back,      Errc::fault_injected,  Errc::unknown_qemu_code,  Errc::not_answering,
-    Errc::not_patched,      Errc::already_on_release, Errc::binary_refused,  Errc::binary_changed,
-    Errc::release_invalid,  Errc::stopped,         Errc::wrong_target,       Errc::guest_changed,
-    Errc::source_remains,   Errc::split,           Errc::vm_gone,            Errc::lost_contact,
-    Errc::unexpected_answer, Errc::rollback_stuck,
+    Errc::wrong_state,
+    Errc::blocked,
+    Errc::bad_argument,
+    Errc::spawn_failed,
+    Errc::target_died,
+    Errc::target_timeout,
+    Errc::protocol_mismatch,
+    Errc::shape_differs,
+    Errc::stale,
+    Errc::retry,
+    Errc::drain_timeout,
+    Errc::budget_exceeded,
+    Errc::save_failed,
+    Errc::load_failed,
+    Errc::takeover_failed,
+    Errc::lease_expired,
+    Errc::rolled_back,
+    Errc::fault_injected,
+    Errc::unknown_qemu_code,
+    Errc::not_answering,
+    Errc::not_patched,
+    Errc::already_on_release,
+    Errc::binary_refused,
+    Errc::binary_changed,
+    Errc::release_invalid,
+    Errc::stopped,
+    Errc::wrong_target,
+    Errc::guest_changed,
+    Errc::source_remains,
+    Errc::split,
+    Errc::vm_gone,
+    Errc::lost_contact,
+    Errc::unexpected_answer,
+    Errc::rollback_stuck,
 };
 
 [[nodiscard]] const Category& upgrade_category() noexcept;

@@ -42,10 +42,20 @@ enum class Phase : std::uint8_t {
 
 /// Every phase, in the order of the enumeration.
 inline constexpr std::array kAllPhases{
-    Phase::queued,      Phase::preflight,   Phase::prepare,      Phase::await_pause,
-    Phase::switch_over, Phase::verify,      Phase::commit,       Phase::discarding,
-    Phase::rolling_back, Phase::upgraded,   Phase::refused,      Phase::rolled_back,
-    Phase::lost_contact, Phase::needs_operator,
+    Phase::queued,
+    Phase::preflight,
+    Phase::prepare,
+    Phase::await_pause,
+    Phase::switch_over,
+    Phase::verify,
+    Phase::commit,
+    Phase::discarding,
+    Phase::rolling_back,
+    Phase::upgraded,
+    Phase::refused,
+    Phase::rolled_back,
+    Phase::lost_contact,
+    Phase::needs_operator,
 };
 
 /// How a step ended.

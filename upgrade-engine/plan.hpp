@@ -99,7 +99,8 @@ namespace plan_detail {
 
 } // namespace plan_detail
 
-/// The phase after `phase` when its step ended with `outcome`. A terminal phase is its own successor.
+/// The phase after `phase` when its step ended with `outcome`. A terminal phase is its own
+/// successor.
 [[nodiscard]] constexpr Phase next(Phase phase, Outcome outcome) noexcept {
     for (const Transition& row : kTransitions) {
         if (row.from == phase && row.outcome == outcome) {

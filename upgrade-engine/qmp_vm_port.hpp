@@ -21,7 +21,7 @@ struct QmpVmPortConfig {
 
 class QmpVmPort final : public VmPort {
 public:
-    QmpVmPort(asio::any_io_executor executor, QmpVmPortConfig config);
+    QmpVmPort(Strand strand, QmpVmPortConfig config);
     ~QmpVmPort() override;
 
     awaitable<Observation> observe_source(Deadline deadline) override;
@@ -29,8 +29,7 @@ public:
     ProcessFacts source_process() const override;
     awaitable<Result<void>> prepare(PrepareRequest request, Deadline deadline) override;
     awaitable<Result<void>> renew(std::chrono::nanoseconds lease, Deadline deadline) override;
-    awaitable<Result<SwitchTimings>>
-    switch_over(SwitchLimits limits, Deadline deadline) override;
+    awaitable<Result<SwitchTimings>> switch_over(SwitchLimits limits, Deadline deadline) override;
     awaitable<Result<void>> commit(Deadline deadline) override;
     awaitable<Result<void>> rollback(Deadline deadline) override;
 

@@ -25,13 +25,13 @@ namespace qhup::upgrade {
 /// Times of one upgrade. Defaults are for production.
 struct RunnerConfig {
     std::map<Phase, std::chrono::milliseconds> deadlines; ///< other than those of plan.hpp
-    std::chrono::milliseconds ask_timeout{2000};    ///< for one observation of one side
-    std::chrono::milliseconds poll_interval{10};    ///< between two observations
-    std::chrono::milliseconds watch_window{300};    ///< how long the target must run before commit
+    std::chrono::milliseconds ask_timeout{2000};          ///< for one observation of one side
+    std::chrono::milliseconds poll_interval{10};          ///< between two observations
+    std::chrono::milliseconds watch_window{300}; ///< how long the target must run before commit
     std::chrono::nanoseconds lease{std::chrono::seconds(60)}; ///< in prepared; renewed at a third
-    SwitchLimits switch_limits;                     ///< bounds of the pause
-    std::uint32_t switch_attempts = 5;              ///< tries when QEMU says retry, drain-timeout
-    std::chrono::milliseconds retry_delay{200};     ///< between two of them
+    SwitchLimits switch_limits;                               ///< bounds of the pause
+    std::uint32_t switch_attempts = 5;          ///< tries when QEMU says retry, drain-timeout
+    std::chrono::milliseconds retry_delay{200}; ///< between two of them
 
     /// Deadline of a phase: the one set here, or that of the table. Zero: none.
     [[nodiscard]] std::chrono::milliseconds deadline_of(Phase phase) const;
@@ -44,7 +44,7 @@ struct UpgradeRequest {
     std::shared_ptr<const PinnedBinary> binary; ///< where to
     /// release_tail() of every configured release, so that tails do not pile up; see argv_plan.hpp.
     std::vector<std::vector<std::string>> known_tails;
-    bool is_dry_run = false;                    ///< preflight only: ends in refused with no failure
+    bool is_dry_run = false; ///< preflight only: ends in refused with no failure
     RunnerConfig config;
 };
 
@@ -58,18 +58,18 @@ struct PhaseMark {
 struct UpgradeReport {
     VmId vm;
     UpgradeId upgrade;
-    Phase phase = Phase::queued;        ///< where it stands; terminal at the end
-    std::vector<PhaseMark> marks;       ///< every phase entered, in order
-    std::optional<Failure> failure;     ///< the first one; what followed is in `also`
-    std::vector<Blocker> blockers;      ///< why preflight refused; or, in a dry run, would refuse
-    bool is_nothing_to_do = false;      ///< refused because the VM runs this binary already
+    Phase phase = Phase::queued;          ///< where it stands; terminal at the end
+    std::vector<PhaseMark> marks;         ///< every phase entered, in order
+    std::optional<Failure> failure;       ///< the first one; what followed is in `also`
+    std::vector<Blocker> blockers;        ///< why preflight refused; or, in a dry run, would refuse
+    bool is_nothing_to_do = false;        ///< refused because the VM runs this binary already
     std::optional<SwitchTimings> timings; ///< of the switch that succeeded
-    std::uint32_t switch_attempts = 0;  ///< how often the switch was tried
-    std::vector<std::string> warnings;  ///< sentences: what came up, but not in full
-    QemuVersion from;                   ///< version before; not known until preflight
-    QemuVersion to;                     ///< version after, or the one that was wanted
-    std::string from_text;              ///< as QEMU wrote it
-    std::string to_text;                ///< as the target wrote it; "" until it was asked
+    std::uint32_t switch_attempts = 0;    ///< how often the switch was tried
+    std::vector<std::string> warnings;    ///< sentences: what came up, but not in full
+    QemuVersion from;                     ///< version before; not known until preflight
+    QemuVersion to;                       ///< version after, or the one that was wanted
+    std::string from_text;                ///< as QEMU wrote it
+    std::string to_text;                  ///< as the target wrote it; "" until it was asked
 
     /// Time since the upgrade began until the last mark.
     [[nodiscard]] std::chrono::nanoseconds elapsed() const;
@@ -80,19 +80,22 @@ using UpgradeObserver = std::function<void(const UpgradeReport&)>;
 
 /// Upgrades one VM and returns when the phase is terminal. Never fails otherwise and never throws.
 ///
-/// Cancellation: until the switch begins it stops at the next wait, discards the standby and ends in
+/// Cancellation: until the switch begins it stops at the next wait, discards the standby and ends
+/// in
 ///               refused; from the switch on it is not cancellable, and bounded by its deadlines.
 /// Thread:       the VM's strand; `port`, `turn` and whatever `observer` refers to must live until
 ///               it returns
 [[nodiscard]] awaitable<UpgradeReport> run_upgrade(
-    VmPort& port, std::shared_ptr<SlotGate::Turn> turn, UpgradeRequest request,
+    VmPort& port,
+    std::shared_ptr<SlotGate::Turn> turn,
+    UpgradeRequest request,
     UpgradeObserver observer
 );
 
 /// A pair that was found after a restart of the daemon.
 struct RecoveryRequest {
-    VmId vm;             ///< for messages
-    UpgradeId upgrade;   ///< from the name of the control socket
+    VmId vm;           ///< for messages
+    UpgradeId upgrade; ///< from the name of the control socket
     RunnerConfig config;
 };
 

@@ -72,21 +72,27 @@ public:
     [[nodiscard]] bool is_stopped(BatchId batch) const noexcept;
 
 private:
-    enum class Stage : std::uint8_t { queued, preparing, waiting, pausing, after_pause, told_to_stop };
+    enum class Stage : std::uint8_t {
+        queued,
+        preparing,
+        waiting,
+        pausing,
+        after_pause,
+        told_to_stop
+    };
     struct Batch {
         BatchLimits limits;
         std::uint32_t failures = 0;
         std::uint32_t in_work = 0;
         bool is_stopped = false;
-        std::uint32_t members = 0;
     };
     struct Entry {
         BatchId batch;
         Stage stage;
+        bool is_in_work = false; // counts towards its batch's `parallel`
     };
 
     [[nodiscard]] std::uint32_t count(Stage stage) const noexcept;
-    void leave_work(const Entry& entry);
 
     SchedulerLimits limits_;
     std::map<BatchId, Batch> batches_;

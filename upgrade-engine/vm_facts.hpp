@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // What one QEMU process says about itself (query-hot-upgrade), and what the kernel says about it,
-// as values. Pure. QEMU's words are claims of a process that its guest may own: they are bounded and
-// typed here, and its identity is taken from ProcessFacts only.
+// as values. Pure. QEMU's words are claims of a process that its guest may own: they are bounded
+// and typed here, and its identity is taken from ProcessFacts only.
 #pragma once
 
 #include "common/result.hpp"
@@ -50,9 +50,17 @@ enum class PairState : std::uint8_t {
 };
 
 inline constexpr std::array kAllPairStates{
-    PairState::none,     PairState::preparing,    PairState::prepared, PairState::frozen,
-    PairState::ceded,    PairState::rolling_back, PairState::starting, PairState::standby,
-    PairState::loading,  PairState::loaded,       PairState::running,
+    PairState::none,
+    PairState::preparing,
+    PairState::prepared,
+    PairState::frozen,
+    PairState::ceded,
+    PairState::rolling_back,
+    PairState::starting,
+    PairState::standby,
+    PairState::loading,
+    PairState::loaded,
+    PairState::running,
 };
 
 [[nodiscard]] std::string_view to_string(Role role) noexcept;
@@ -96,37 +104,38 @@ struct SwitchTimings {
 
 /// One answer to query-hot-upgrade.
 struct VmFacts {
-    int protocol = 0;                 ///< number of docs/qmp.md that QEMU speaks
-    Role role = Role::source;         ///< which side it is
-    PairState state = PairState::none;///< where it stands
-    UpgradeId upgrade;                ///< the upgrade in progress, or the last one; may be empty
-    QemuVersion version;              ///< number of the release
-    std::string version_text;         ///< as QEMU wrote it
-    std::string package;              ///< package version; "" if none
-    std::string build_id;             ///< hex; "" if the binary has none
-    pid_t claimed_pid = 0;            ///< what QEMU says; never used as an identity
-    std::string name;                 ///< -name; "" if not given
-    std::string uuid;                 ///< -uuid; "" if not given
-    std::string machine;              ///< concrete machine type
-    bool is_enabled = false;          ///< -machine hot-upgrade=on
-    std::string run_state;            ///< RunState: "running", "paused", ...
-    std::vector<std::string> argv;    ///< as the process was started
-    std::string cwd;                  ///< where it was started
-    std::string pidfile;              ///< the pidfile it owns; "" if none
-    std::uint64_t ram_bytes = 0;      ///< guest RAM
+    int protocol = 0;                  ///< number of docs/qmp.md that QEMU speaks
+    Role role = Role::source;          ///< which side it is
+    PairState state = PairState::none; ///< where it stands
+    UpgradeId upgrade;                 ///< the upgrade in progress, or the last one; may be empty
+    QemuVersion version;               ///< number of the release
+    std::string version_text;          ///< as QEMU wrote it
+    std::string package;               ///< package version; "" if none
+    std::string build_id;              ///< hex; "" if the binary has none
+    pid_t claimed_pid = 0;             ///< what QEMU says; never used as an identity
+    std::string name;                  ///< -name; "" if not given
+    std::string uuid;                  ///< -uuid; "" if not given
+    std::string machine;               ///< concrete machine type
+    bool is_enabled = false;           ///< -machine hot-upgrade=on
+    std::string run_state;             ///< RunState: "running", "paused", ...
+    std::vector<std::string> argv;     ///< as the process was started
+    std::string cwd;                   ///< where it was started
+    std::string pidfile;               ///< the pidfile it owns; "" if none
+    std::uint64_t ram_bytes = 0;       ///< guest RAM
     std::optional<std::chrono::nanoseconds> lease_left; ///< until it rolls back by itself
-    std::vector<Blocker> blockers;    ///< QEMU's own, all of them
-    std::uint64_t generation = 0;     ///< raised whenever the shape changes
-    std::string shape_digest;         ///< sha256 of the canonical shape
-    pid_t claimed_child_pid = 0;      ///< the target, on a source; 0 if none
+    std::vector<Blocker> blockers;                      ///< QEMU's own, all of them
+    std::uint64_t generation = 0;                       ///< raised whenever the shape changes
+    std::string shape_digest;                           ///< sha256 of the canonical shape
+    pid_t claimed_child_pid = 0;                        ///< the target, on a source; 0 if none
     std::vector<std::string> takeover_degraded; ///< devices that did not come up after takeover
     std::optional<LastError> last_error;        ///< of the last failed command or upgrade
     std::optional<SwitchTimings> timings;       ///< of the last switch
-    std::string rollback_waits_for;   ///< in rolling-back: what keeps the guest paused; "" if nothing
+    std::string rollback_waits_for; ///< in rolling-back: what keeps the guest paused; "" if nothing
 };
 
-/// Reads the value that query-hot-upgrade returned. Members that are not in docs/qmp.md are ignored.
-/// Errors: Errc::unexpected_answer, if a member is missing, of another type, or out of bounds.
+/// Reads the value that query-hot-upgrade returned. Members that are not in docs/qmp.md are
+/// ignored. Errors: Errc::unexpected_answer, if a member is missing, of another type, or out of
+/// bounds.
 [[nodiscard]] Result<VmFacts> parse_vm_facts(const nlohmann::json& value);
 
 /// Reads the "timings" of a reply. Missing parts are zero.
@@ -135,10 +144,11 @@ struct VmFacts {
 
 /// What the kernel says about a QEMU process.
 struct ProcessFacts {
-    pid_t pid = 0;                  ///< as seen by the daemon; from SO_PEERCRED
-    std::uint64_t start_ticks = 0;  ///< field 22 of /proc/PID/stat: with pid, the identity
-    std::string exe;                ///< target of /proc/PID/exe; "" if it cannot be read
-    pid_t ppid = 0;                 ///< its parent
+    pid_t pid = 0;                     ///< as seen by the daemon; from SO_PEERCRED
+    std::uint64_t start_ticks = 0;     ///< field 22 of /proc/PID/stat: with pid, the identity
+    std::string exe;                   ///< target of /proc/PID/exe; "" if it cannot be read
+    pid_t innermost_pid = 0;           ///< what the process itself sees as its pid; 0 if not known
+    pid_t ppid = 0;                    ///< its parent
     bool is_pid1_of_namespace = false; ///< its innermost pid is 1: its end ends the namespace
 };
 

@@ -27,7 +27,7 @@ struct PrepareRequest {
 struct SwitchLimits {
     std::chrono::nanoseconds drain_deadline = std::chrono::milliseconds(200); ///< for I/O to settle
     std::chrono::nanoseconds budget = std::chrono::milliseconds(300);         ///< for the pause
-    std::chrono::nanoseconds frozen_lease = std::chrono::seconds(1);          ///< then it rolls back
+    std::chrono::nanoseconds frozen_lease = std::chrono::seconds(1); ///< then it rolls back
 };
 
 /// Both QEMU processes of one VM during one upgrade.

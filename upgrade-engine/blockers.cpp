@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "upgrade-engine/blockers.hpp"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+namespace qhup::upgrade {
+namespace {
+
+/// Oldest machine types that a release still builds, where it dropped some.
+struct OldestMachine {
+    std::string_view family;    ///< the name without its version
+    QemuVersion since;          ///< releases from this one on
+    QemuVersion oldest_machine; ///< build nothing older
+};
+
+// qemu: hw/i386/pc_piix.c and pc_q35.c of 10.0.13.
+constexpr std::array kOldestMachines{
+    OldestMachine{"pc-i440fx", {9, 1, 0}, {2, 4, 0}},
+    OldestMachine{"pc-q35", {9, 1, 0}, {2, 4, 0}},
+};
+
+/// The family and version in "pc-i440fx-7.2"; nothing for a machine without one ("microvm").
+std::optional<std::pair<std::string_view, QemuVersion>> split_machine(std::string_view machine) {
+    const std::size_t dash = machine.rfind('-');
+    if (dash == std::string_view::npos) {
+        return std::nullopt;
+    }
+    const std::optional<QemuVersion> version = parse_qemu_version(machine.substr(dash + 1));
+    if (!version) {
+        return std::nullopt;
+    }
+    return std::pair(machine.substr(0, dash), *version);
+}
+
+void add(Verdict& verdict, std::string name, std::string klass, std::string reason) {
+    verdict.blockers.push_back({"engine/" + std::move(name), std::move(klass), std::move(reason)});
+}
+
+void check_machine(const VmFacts& facts, const ReleaseFacts& release, Verdict& verdict) {
+    const auto machine = split_machine(facts.machine);
+    if (!machine || !release.version.is_known()) {
+        return;
+    }
+    const QemuVersion first{machine->second.major, machine->second.minor, 0};
+    if (first > release.version) {
+        add(verdict,
+            "machine",
+            "machine",
+            "The machine type " + facts.machine + " is newer than QEMU " +
+                to_string(release.version) +
+                "; choose a newer release, or start the VM with an older machine type.");
+        return;
+    }
+    for (const OldestMachine& row : kOldestMachines) {
+        if (row.family == machine->first && release.version >= row.since &&
+            first < row.oldest_machine) {
+            add(verdict,
+                "machine",
+                "machine",
+                "QEMU " + to_string(release.version) + " no longer has the machine type " +
+                    facts.machine + "; start the VM with a newer machine type.");
+        }
+    }
+}
+
+} // namespace
+
+Blocker make_not_patched_blocker() {
+    return {"engine/not-patched", "qemu", std::string(explain(Errc::not_patched))};
+}
+
+Verdict find_blockers(
+    const VmFacts& facts,
+    const ProcessFacts& process,
+    const ReleaseFacts& release,
+    const ArgvPlan& argv
+) {
+    Verdict verdict;
+    if (facts.protocol != kProtocol) {
+        add(verdict,
+            "protocol",
+            "qemu",
+            "This QEMU speaks version " + std::to_string(facts.protocol) +
+                " of the hand-over and the daemon version " + std::to_string(kProtocol) +
+                "; update the daemon.");
+        return verdict;
+    }
+    verdict.is_already_there = !release.build_id.empty() && facts.build_id == release.build_id;
+    verdict.blockers = facts.blockers;
+    if (facts.role != Role::source || facts.state != PairState::none) {
+        add(verdict,
+            "in-progress",
+            "state",
+            "An upgrade of this VM is in progress (" + std::string(to_string(facts.role)) + ", " +
+                std::string(to_string(facts.state)) +
+                "); wait for its end, or roll it back, and start again.");
+    }
+    if (!release.version.is_known()) {
+        add(verdict,
+            "release-version",
+            "release",
+            "The QEMU version of the release " + release.name +
+                " cannot be told; write version = \"...\" into its release file.");
+    }
+    check_machine(facts, release, verdict);
+    for (const ArgvProblem& problem : argv.problems) {
+        add(verdict,
+            "argv" + (problem.option.empty() ? std::string() : "/" + problem.option),
+            "argv",
+            problem.reason);
+    }
+    if (process.is_pid1_of_namespace) {
+        add(verdict,
+            "supervisor",
+            "supervisor",
+            "QEMU is process 1 of its pid namespace, so the new QEMU would end together with the "
+            "old one; run QEMU under an init process in its container.");
+    }
+    return verdict;
+}
+
+} // namespace qhup::upgrade

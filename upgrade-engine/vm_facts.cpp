@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "upgrade-engine/vm_facts.hpp"
+
+#include "qmp-client/message.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <charconv>
+#include <limits>
+#include <utility>
+
+namespace qhup::upgrade {
+namespace {
+
+using Json = nlohmann::json;
+
+// Bounds of what is kept of a peer's words. A real VM stays far below them.
+constexpr std::size_t kMaxText = 4096;
+constexpr std::size_t kMaxArguments = 4096;
+constexpr std::size_t kMaxArgumentsBytes = 1U << 19U;
+constexpr std::size_t kMaxBlockers = 1000;
+constexpr std::size_t kMaxDegraded = 1000;
+
+Failure make_unexpected(std::string message) {
+    return make_failure(Errc::unexpected_answer, std::move(message));
+}
+
+/// Reads members one after the other; after the first failure the rest is skipped, so that the
+/// caller checks once.
+class Reader {
+public:
+    explicit Reader(const Json& object) : object_(object) {}
+
+    std::string text(const char* key) { return bounded(key, take(qmp::get_string(object_, key))); }
+
+    std::string optional_text(const char* key) {
+        auto value = take(qmp::get_optional_string(object_, key));
+        return bounded(key, std::move(value).value_or(std::string()));
+    }
+
+    std::int64_t number(const char* key) { return take(qmp::get_int(object_, key)); }
+
+    std::uint64_t unsigned_number(const char* key) { return take(qmp::get_uint(object_, key)); }
+
+    std::optional<std::int64_t> optional_number(const char* key) {
+        return take(qmp::get_optional_int(object_, key));
+    }
+
+    bool flag(const char* key) { return take(qmp::get_bool(object_, key)); }
+
+    pid_t pid(std::int64_t value) {
+        if (value < 0 || value > std::numeric_limits<pid_t>::max()) {
+            fail("a process id is out of range");
+            return 0;
+        }
+        return static_cast<pid_t>(value);
+    }
+
+    std::vector<std::string> texts(const char* key) { return take(qmp::get_strings(object_, key)); }
+
+    const Json* optional_array(const char* key) {
+        return take(qmp::get_optional_array(object_, key));
+    }
+
+    const Json* optional_object(const char* key) {
+        return take(qmp::get_optional_object(object_, key));
+    }
+
+    void fail(const std::string& what) {
+        if (!failure_) {
+            failure_ = make_unexpected("reading an answer of QEMU: " + what);
+        }
+    }
+
+    void fail(Failure failure) {
+        if (!failure_) {
+            failure_ = std::move(failure);
+        }
+    }
+
+    [[nodiscard]] const std::optional<Failure>& failure() const { return failure_; }
+
+private:
+    template <class T>
+    T take(Result<T> result) {
+        if (result.has_value()) {
+            return std::move(*result);
+        }
+        fail(result.error().message);
+        return T{};
+    }
+
+    std::string bounded(const char* key, std::string value) {
+        if (value.size() > kMaxText) {
+            fail("the member " + std::string(key) + " is too long");
+        }
+        return value;
+    }
+
+    const Json& object_;
+    std::optional<Failure> failure_;
+};
+
+std::chrono::nanoseconds part_of(Reader& reader, const char* key) {
+    const std::int64_t ns = reader.optional_number(key).value_or(0);
+    if (ns < 0) {
+        reader.fail("the time " + std::string(key) + " is negative");
+        return {};
+    }
+    return std::chrono::nanoseconds(ns);
+}
+
+void read_argv(Reader& reader, VmFacts& facts) {
+    facts.argv = reader.texts("argv");
+    std::size_t bytes = 0;
+    for (const std::string& argument : facts.argv) {
+        bytes += argument.size() + 1;
+    }
+    if (facts.argv.size() > kMaxArguments || bytes > kMaxArgumentsBytes) {
+        reader.fail("the command line is too long");
+    }
+}
+
+void read_blockers(Reader& reader, VmFacts& facts) {
+    const Json* const array = reader.optional_array("blockers");
+    if (array == nullptr) {
+        return;
+    }
+    if (array->size() > kMaxBlockers) {
+        reader.fail("there are too many blockers");
+        return;
+    }
+    for (const Json& item : *array) {
+        Reader member(item);
+        Blocker blocker{member.text("id"), member.text("class"), member.text("reason")};
+        if (member.failure()) {
+            reader.fail(*member.failure());
+            return;
+        }
+        facts.blockers.push_back(std::move(blocker));
+    }
+}
+
+void read_last_error(Reader& reader, VmFacts& facts) {
+    const Json* const object = reader.optional_object("last-error");
+    if (object == nullptr) {
+        return;
+    }
+    Reader member(*object);
+    LastError last;
+    last.code = parse_qemu_code(member.text("code"));
+    last.phase = member.optional_text("phase");
+    last.message = member.optional_text("message");
+    // why: not bounded to kMaxText as the others: QEMU keeps some kilobytes of it.
+    const Result<std::optional<std::string>> words = qmp::get_optional_string(*object, "stderr");
+    if (words.has_value() && words->has_value()) {
+        last.stderr_text = (*words)->substr(0, kMaxText);
+    }
+    if (member.failure()) {
+        reader.fail(*member.failure());
+        return;
+    }
+    facts.last_error = std::move(last);
+}
+
+void read_role_and_state(Reader& reader, VmFacts& facts) {
+    const std::string role = reader.text("role");
+    if (role == "target") {
+        facts.role = Role::target;
+    } else if (role != "source") {
+        reader.fail("the role is neither source nor target");
+    }
+    const std::optional<PairState> state = parse_pair_state(reader.text("state"));
+    if (!state) {
+        reader.fail("the state is not one that is documented");
+    }
+    facts.state = state.value_or(PairState::none);
+}
+
+void read_rest(Reader& reader, VmFacts& facts) {
+    facts.package = reader.optional_text("package");
+    facts.build_id = reader.optional_text("build-id");
+    facts.claimed_pid = reader.pid(reader.number("pid"));
+    facts.name = reader.optional_text("name");
+    facts.uuid = reader.optional_text("uuid");
+    facts.machine = reader.text("machine");
+    facts.is_enabled = reader.flag("enabled");
+    facts.run_state = reader.text("run-state");
+    facts.cwd = reader.optional_text("cwd");
+    facts.pidfile = reader.optional_text("pidfile");
+    facts.ram_bytes = reader.unsigned_number("ram-bytes");
+    facts.generation = reader.unsigned_number("generation");
+    facts.shape_digest = reader.optional_text("shape-digest");
+    facts.claimed_child_pid = reader.pid(reader.optional_number("child-pid").value_or(0));
+    facts.rollback_waits_for = reader.optional_text("rollback-waits-for");
+    if (const auto lease = reader.optional_number("lease-left")) {
+        facts.lease_left = std::chrono::nanoseconds(*lease);
+    }
+    if (const Json* const degraded = reader.optional_array("takeover-degraded")) {
+        for (const Json& item : *degraded) {
+            if (!item.is_string() || facts.takeover_degraded.size() == kMaxDegraded) {
+                reader.fail("takeover-degraded is not a short list of texts");
+                break;
+            }
+            facts.takeover_degraded.push_back(item.get<std::string>().substr(0, kMaxText));
+        }
+    }
+}
+
+/// The number after `count` spaces, for /proc/PID/stat.
+std::optional<std::uint64_t> field_of(std::string_view text, int count) {
+    std::size_t at = 0;
+    for (int i = 0; i < count; ++i) {
+        at = text.find(' ', at);
+        if (at == std::string_view::npos) {
+            return std::nullopt;
+        }
+        ++at;
+    }
+    std::uint64_t value = 0;
+    const auto [stop, error] = std::from_chars(text.data() + at, text.data() + text.size(), value);
+    return error == std::errc{} ? std::optional(value) : std::nullopt;
+}
+
+} // namespace
+
+std::string_view to_string(Role role) noexcept {
+    return role == Role::source ? "source" : "target";
+}
+
+std::string_view to_string(PairState state) noexcept {
+    switch (state) {
+    case PairState::none:
+        return "none";
+    case PairState::preparing:
+        return "preparing";
+    case PairState::prepared:
+        return "prepared";
+    case PairState::frozen:
+        return "frozen";
+    case PairState::ceded:
+        return "ceded";
+    case PairState::rolling_back:
+        return "rolling-back";
+    case PairState::starting:
+        return "starting";
+    case PairState::standby:
+        return "standby";
+    case PairState::loading:
+        return "loading";
+    case PairState::loaded:
+        return "loaded";
+    case PairState::running:
+        return "running";
+    }
+    return "";
+}
+
+std::optional<PairState> parse_pair_state(std::string_view word) noexcept {
+    for (const PairState state : kAllPairStates) {
+        if (to_string(state) == word) {
+            return state;
+        }
+    }
+    return std::nullopt;
+}
+
+std::string_view to_string(Observation::Presence presence) noexcept {
+    switch (presence) {
+    case Observation::Presence::absent:
+        return "absent";
+    case Observation::Presence::silent:
+        return "silent";
+    case Observation::Presence::answers:
+        return "answers";
+    }
+    return "";
+}
+
+std::map<std::string, std::int64_t> to_map_ns(const SwitchTimings& timings) {
+    return {
+        {"flush", timings.flush.count()},
+        {"stop", timings.stop.count()},
+        {"drain", timings.drain.count()},
+        {"save", timings.save.count()},
+        {"load", timings.load.count()},
+        {"activate", timings.activate.count()},
+        {"start", timings.start.count()},
+        {"pause", timings.pause.count()},
+    };
+}
+
+Result<SwitchTimings> parse_switch_timings(const Json& value) {
+    Reader reader(value);
+    SwitchTimings timings;
+    timings.flush = part_of(reader, "flush");
+    timings.stop = part_of(reader, "stop");
+    timings.drain = part_of(reader, "drain");
+    timings.save = part_of(reader, "save");
+    timings.load = part_of(reader, "load");
+    timings.activate = part_of(reader, "activate");
+    timings.start = part_of(reader, "start");
+    timings.pause = part_of(reader, "pause");
+    const std::int64_t bytes = reader.optional_number("state-bytes").value_or(0);
+    timings.state_bytes = bytes < 0 ? 0 : static_cast<std::uint64_t>(bytes);
+    if (reader.failure()) {
+        return *reader.failure();
+    }
+    return timings;
+}
+
+Result<VmFacts> parse_vm_facts(const Json& value) {
+    Reader reader(value);
+    VmFacts facts;
+    const std::int64_t protocol = reader.number("protocol");
+    if (reader.failure()) {
+        return *reader.failure();
+    }
+    if (protocol < 0 || protocol > std::numeric_limits<int>::max()) {
+        return make_unexpected("reading an answer of QEMU: the protocol number is out of range");
+    }
+    facts.protocol = static_cast<int>(protocol);
+    facts.version_text = reader.optional_text("version");
+    facts.version = parse_qemu_version(facts.version_text).value_or(QemuVersion{});
+    if (facts.protocol != kProtocol) {
+        // why: another protocol may have other members; the number and version are all we can read.
+        return facts;
+    }
+    read_role_and_state(reader, facts);
+    facts.upgrade = UpgradeId(reader.optional_text("upgrade"));
+    read_argv(reader, facts);
+    read_rest(reader, facts);
+    read_blockers(reader, facts);
+    read_last_error(reader, facts);
+    if (const Json* const timings = reader.optional_object("timings")) {
+        const Result<SwitchTimings> parsed = parse_switch_timings(*timings);
+        if (parsed.has_error()) {
+            return parsed.error();
+        }
+        facts.timings = *parsed;
+    }
+    if (reader.failure()) {
+        return *reader.failure();
+    }
+    return facts;
+}
+
+Result<ProcessFacts>
+parse_process_facts(pid_t pid, std::string_view stat_text, std::string_view status_text) {
+    ProcessFacts facts;
+    facts.pid = pid;
+    // why: field 2 is the program's name and may hold spaces and parentheses; the last ')' ends it.
+    const std::size_t name_end = stat_text.rfind(')');
+    const std::string_view rest =
+        name_end == std::string_view::npos ? std::string_view() : stat_text.substr(name_end + 1);
+    const std::optional<std::uint64_t> ppid = field_of(rest, 2);
+    const std::optional<std::uint64_t> start = field_of(rest, 20);
+    if (!ppid || !start) {
+        return make_unexpected("reading what the kernel says about process " + std::to_string(pid));
+    }
+    facts.ppid = static_cast<pid_t>(*ppid);
+    facts.start_ticks = *start;
+    // "NSpid:\t4711\t1": its pid in each namespace, the innermost last.
+    const std::size_t line = status_text.find("NSpid:");
+    if (line != std::string_view::npos) {
+        const std::string_view pids = status_text.substr(line, status_text.find('\n', line) - line);
+        const std::size_t last = pids.find_last_of("\t ");
+        if (last != std::string_view::npos) {
+            const std::string_view number = pids.substr(last + 1);
+            const auto [stop, error] =
+                std::from_chars(number.data(), number.data() + number.size(), facts.innermost_pid);
+            if (error != std::errc{} || stop != number.data() + number.size()) {
+                facts.innermost_pid = 0;
+            }
+        }
+    }
+    facts.is_pid1_of_namespace = facts.innermost_pid == 1;
+    return facts;
+}
+
+} // namespace qhup::upgrade
