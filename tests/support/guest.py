@@ -36,6 +36,22 @@ from serial_watcher import SerialWatcher
 # The same machine type on both bases: the older one's.
 MACHINES = {"pc": "pc-i440fx-7.2", "q35": "pc-q35-7.2"}
 
+PREFIX = "qhup-vm-"
+
+
+def folder_of_tests():
+    """Where VMs have their folders: $QHUP_TEST_DIR, else the system's for temporary files. Short, as paths of sockets are."""
+    return pathlib.Path(os.environ.get("QHUP_TEST_DIR") or tempfile.gettempdir())
+
+
+def remove_leftovers():
+    """Ends the VMs, and removes the folders, of runs whose process was killed."""
+    for folder in folder_of_tests().glob(f"{PREFIX}*"):
+        pid = folder.name[len(PREFIX) :].split("-")[0]
+        if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            processes.end_processes(processes.processes_naming(f"{folder}/"), grace=0)
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 def find_qemu(base, *, stock=False):
     """The qemu-system-x86_64 that scripts/build-qemu made for `base` ("7.2" or "10.0").
@@ -148,8 +164,8 @@ class Guest:
         """Starts QEMU and connects to its serial port. After failure: nothing is left."""
         processes.adopt_orphans()
         if self._own_folder:
-            # why: short, since the path of a Unix socket is.
-            self.folder = pathlib.Path(tempfile.mkdtemp(prefix="qhup-vm-", dir=os.environ.get("QHUP_TEST_DIR")))
+            remove_leftovers()
+            self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=folder_of_tests()))
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             if self.net is not None and self.tap is None:
