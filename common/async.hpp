@@ -43,10 +43,10 @@ namespace asio = boost::asio;
 using asio::awaitable;
 using Strand = asio::strand<asio::io_context::executor_type>;
 
-/// Completion token for all I/O: `auto [error, size] = co_await socket.async_receive(b, use_result);`
+/// Completion token for all I/O: `const auto [error] = co_await timer.async_wait(use_result);`
 inline constexpr auto use_result = asio::as_tuple(asio::use_awaitable);
 
-/// Whether the running coroutine was cancelled (with throw_if_cancelled(false) nobody else says so).
+/// Whether the running coroutine was cancelled; with throw_if_cancelled(false) nobody else says so.
 [[nodiscard]] inline awaitable<bool> was_cancelled() {
     const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
     co_return state.cancelled() != asio::cancellation_type::none;

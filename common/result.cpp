@@ -98,8 +98,7 @@ Failure make_failure(
     return Failure{code, std::move(message), std::move(peer_text), {}, where};
 }
 
-Failure
-make_system_failure(int errno_value, std::string message, boost::source_location where) {
+Failure make_system_failure(int errno_value, std::string message, boost::source_location where) {
     return make_failure(
         Errc::system_error, std::move(message), std::generic_category().message(errno_value), where
     );

@@ -27,6 +27,9 @@ enum class Severity {
     needs_operator, ///< somebody has to look
 };
 
+// why: Boost's error_category has a protected destructor on purpose; nobody deletes a category.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wnon-virtual-dtor"
 /// Base of the error categories of this project.
 class Category : public boost::system::error_category {
 public:
@@ -37,8 +40,8 @@ public:
     [[nodiscard]] virtual const char* wire_code(int value) const noexcept = 0;
 
     /// Whether the value is boost::system::errc::operation_canceled or timed_out in our words.
-    [[nodiscard]] boost::system::error_condition
-    default_error_condition(int value) const noexcept override;
+    [[nodiscard]] boost::system::error_condition default_error_condition(int value
+    ) const noexcept override;
 
 protected:
     using error_category::error_category;
@@ -48,6 +51,7 @@ protected:
     enum class Kind { other, cancelled, timed_out };
     [[nodiscard]] virtual Kind kind(int value) const noexcept;
 };
+#pragma GCC diagnostic pop
 
 /// Errors of the support code, and those that need no layer of their own.
 enum class Errc {
@@ -65,10 +69,10 @@ enum class Errc {
 
 /// One error, with what followed from it.
 struct Failure {
-    error_code code;            ///< which; comparable; its category tells the layer
-    std::string message;        ///< what we were doing, one sentence, no newline, no peer text
-    std::string peer_text;      ///< what QEMU or the kernel said; shown quoted; never parsed
-    std::vector<Failure> also;  ///< failures of undo or cleanup that followed
+    error_code code;              ///< which; comparable; its category tells the layer
+    std::string message;          ///< what we were doing, one sentence, no newline, no peer text
+    std::string peer_text;        ///< what QEMU or the kernel said; shown quoted; never parsed
+    std::vector<Failure> also;    ///< failures of undo or cleanup that followed
     boost::source_location where; ///< where it was made
     // why: boost::source_location, because clang 14 (fuzzers, clang-tidy) lacks the standard one.
 };

@@ -56,17 +56,11 @@ TaskGroup::TaskGroup(asio::any_io_executor executor, OnBug on_bug)
           std::move(executor), on_bug ? std::move(on_bug) : OnBug(stop_process)
       )) {}
 
-TaskGroup::~TaskGroup() {
-    request_stop();
-}
-
 void TaskGroup::spawn(std::string name, awaitable<void> coroutine) {
     spawn(std::move(name), state_->executor, std::move(coroutine));
 }
 
-void TaskGroup::spawn(
-    std::string name, asio::any_io_executor executor, awaitable<void> coroutine
-) {
+void TaskGroup::spawn(std::string name, asio::any_io_executor executor, awaitable<void> coroutine) {
     auto member = std::make_shared<Member>();
     member->name = std::move(name);
     member->executor = executor;
@@ -86,9 +80,7 @@ void TaskGroup::spawn(
         asio::bind_cancellation_slot(member->cancel.slot(), std::move(on_end))
     );
     if (state_->is_stopping) {
-        asio::post(executor, [member] {
-            member->cancel.emit(asio::cancellation_type::terminal);
-        });
+        asio::post(executor, [member] { member->cancel.emit(asio::cancellation_type::terminal); });
     }
 }
 

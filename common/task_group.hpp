@@ -25,8 +25,8 @@ public:
     using OnBug = std::function<void(const std::string& name, const std::string& what)>;
 
     explicit TaskGroup(asio::any_io_executor executor, OnBug on_bug = {});
-    /// Asks what still runs to stop. The coroutines must own what they use: see STYLE, lifetime.
-    ~TaskGroup();
+    /// Does not touch what still runs: stop and join first. A coroutine owns what it uses.
+    ~TaskGroup() = default;
     TaskGroup(const TaskGroup&) = delete;
     TaskGroup& operator=(const TaskGroup&) = delete;
 

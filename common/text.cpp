@@ -7,8 +7,8 @@ namespace qhup {
 namespace {
 
 void append_escaped(std::string& out, unsigned char byte) {
-    constexpr std::array digits{'0', '1', '2', '3', '4', '5', '6', '7',
-                                '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'};
+    constexpr std::array digits{
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'};
     switch (byte) {
     case '\n': out += "\\n"; return;
     case '\r': out += "\\r"; return;

@@ -115,11 +115,10 @@ public:
     /// Why the session ended; none while it is open.
     [[nodiscard]] std::optional<Failure> end_reason() const;
 
-    /// Waits until the session has ended, at most until the deadline.
+    /// Waits until the session has ended, at most until the deadline; end_reason() tells why.
     ///
-    /// @return why it ended
     /// Errors: qhup::Errc::timed_out, qhup::Errc::cancelled: it is still open
-    [[nodiscard]] awaitable<Result<Failure>> wait_closed(Deadline deadline);
+    [[nodiscard]] awaitable<Result<void>> wait_closed(Deadline deadline);
 
     /// Starts to close the connection.
     void request_stop();

@@ -22,9 +22,9 @@ public:
     /// The next complete line without its line end (\n or \r\n); empty lines are skipped; none if
     /// more bytes are needed.
     ///
-    /// @param max_line_bytes  limit of this line; the session knows it (it depends on what was asked)
-    /// Errors:        Errc::line_too_long
-    /// After failure: the stream is useless; end the session
+    /// @param max_line_bytes  limit of this line; the session knows it (it depends on what was
+    /// asked) Errors:        Errc::line_too_long After failure: the stream is useless; end the
+    /// session
     [[nodiscard]] Result<std::optional<std::string>> next_line(std::size_t max_line_bytes);
 
     /// Bytes held.

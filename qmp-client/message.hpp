@@ -46,9 +46,9 @@ struct Reply {
 
 /// A command was refused.
 struct ErrorReply {
-    std::optional<std::string> id; ///< none: QEMU did not understand a line of ours
-    std::string error_class;       ///< "GenericError", "CommandNotFound", ...
-    std::string desc;              ///< for people
+    std::optional<std::string> id;   ///< none: QEMU did not understand a line of ours
+    std::string error_class;         ///< "GenericError", "CommandNotFound", ...
+    std::string desc;                ///< for people
     std::optional<std::string> code; ///< stable; control sockets only
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Session decides what happens on one QMP connection; a driver (client.cpp) obeys. Inputs are lines,
-// ends and timeouts; outputs are actions. Every submitted command is completed exactly once.
+// Session decides what happens on one QMP connection; a driver (client.cpp) obeys. Inputs are
+// lines, ends and timeouts; outputs are actions. Every submitted command is completed exactly once.
 // Pure: no Asio, clock, files, logging.
 //
 //   awaiting_greeting ──greeting──► negotiating ──reply──► ready
@@ -25,9 +25,9 @@ namespace qhup::qmp {
 
 /// What to ask.
 struct Command {
-    std::string name;       ///< "query-hot-upgrade"
-    Json arguments = {};    ///< an object, or null for none
-    UniqueFd descriptor = {}; ///< sent with the line (`getfd`); none if invalid
+    std::string name;                            ///< "query-hot-upgrade"
+    Json arguments = {};                         ///< an object, or null for none
+    UniqueFd descriptor = {};                    ///< sent with the line (`getfd`); none if invalid
     std::size_t max_reply_bytes = kMaxLineBytes; ///< more only where the reply is known to be long
 };
 
@@ -40,6 +40,7 @@ struct CommandId {
     friend auto operator<=>(const CommandId&, const CommandId&) = default;
 };
 [[nodiscard]] std::string format_id(CommandId id);
+[[nodiscard]] std::optional<CommandId> parse_id(std::string_view text);
 
 /// The peer is ready for commands. Once per session.
 struct BecomeReady {
@@ -123,17 +124,21 @@ private:
     void on_message(Reply reply, Actions& out);
     void on_message(ErrorReply error, Actions& out);
     void on_message(Event event, Actions& out);
-    void on_negotiated(Actions& out);
-    void complete(const std::string& id_text, Result<Json> result, Actions& out);
+    using PendingMap = std::map<CommandId, Pending>;
+
+    [[nodiscard]] Result<CommandId> enqueue(Command command);
+    [[nodiscard]] PendingMap::iterator find_written(std::string_view id_text);
+    void complete(PendingMap::iterator pending, Result<Json> result, Actions& out);
+    void on_negotiated(const Result<Json>& result, Actions& out);
     void end(Failure reason, Actions& out);
     void note(std::string text, std::string peer_text, Actions& out);
-    [[nodiscard]] Result<CommandId> enqueue(Command command);
 
     std::uint64_t connection_;
     std::uint64_t last_number_ = 0;
     State state_ = State::awaiting_greeting;
     Greeting greeting_;
-    std::map<CommandId, Pending> pending_;
+    CommandId negotiation_;
+    PendingMap pending_;
     std::deque<Outgoing> outgoing_;
     std::size_t notes_ = 0;
 };
