@@ -8,47 +8,16 @@
 #include "common/result.hpp"
 #include "common/unique_fd.hpp"
 #include "upgrade-engine/errors.hpp"
-#include "upgrade-engine/ids.hpp"
 #include "upgrade-engine/qemu_version.hpp"
+#include "upgrade-engine/release.hpp"
 
 #include <sys/types.h>
 
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
-#include <vector>
 
 namespace qhup::upgrade {
-
-/// A release as its drop-in file describes it.
-struct Release {
-    ReleaseName name;                  ///< [A-Za-z0-9_.-]{1,64}
-    std::string path;                  ///< absolute path of the QEMU binary
-    std::string sha256;                ///< 64 lower-case hex digits; "" if the file pins none
-    std::string version;               ///< informational; "" if not given
-    std::string description;           ///< for people; "" if not given
-    std::vector<std::string> firmware; ///< absolute folders, given to the target as -L
-    std::vector<std::string> options;  ///< further arguments for the target, after all others
-};
-
-/// Reads one drop-in (TOML). Keys: name, path, sha256, version, description, firmware, options.
-///
-/// @param default_name  used if the text has no name: the file name without ".toml"
-/// Errors: Errc::release_invalid, with what is wrong and in which line
-[[nodiscard]] Result<Release> parse_release(std::string_view text, std::string_view default_name);
-
-/// The arguments that a release adds to a command line: -L for each firmware folder, then options.
-[[nodiscard]] std::vector<std::string> release_tail(const Release& release);
-
-/// What an ELF file says about itself.
-struct ElfFacts {
-    std::string build_id; ///< hex of the note NT_GNU_BUILD_ID; "" if there is none
-};
-
-/// Reads the header and notes of an ELF executable that is mapped or read whole.
-/// Errors: Errc::binary_refused: not an ELF executable of this kind of machine
-[[nodiscard]] Result<ElfFacts> parse_elf(std::string_view bytes);
 
 /// A binary that was opened, checked, and stays open.
 struct PinnedBinary {

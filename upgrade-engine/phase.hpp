@@ -74,8 +74,7 @@ inline constexpr std::array kAllOutcomes{Outcome::ok, Outcome::failed, Outcome::
     case Phase::refused:
     case Phase::rolled_back:
     case Phase::lost_contact:
-    case Phase::needs_operator:
-        return true;
+    case Phase::needs_operator: return true;
     case Phase::queued:
     case Phase::preflight:
     case Phase::prepare:
@@ -84,8 +83,7 @@ inline constexpr std::array kAllOutcomes{Outcome::ok, Outcome::failed, Outcome::
     case Phase::verify:
     case Phase::commit:
     case Phase::discarding:
-    case Phase::rolling_back:
-        return false;
+    case Phase::rolling_back: return false;
     }
     return true;
 }

@@ -26,21 +26,16 @@ TargetView view_of(const Observation& target) noexcept {
     }
     switch (target.facts.state) {
     case PairState::starting:
-    case PairState::standby:
-        return TargetView::waits;
+    case PairState::standby: return TargetView::waits;
     case PairState::loading:
-    case PairState::loaded:
-        return TargetView::loads;
-    case PairState::running:
-        return TargetView::runs;
-    case PairState::none:
-        return TargetView::alone;
+    case PairState::loaded: return TargetView::loads;
+    case PairState::running: return TargetView::runs;
+    case PairState::none: return TargetView::alone;
     case PairState::preparing:
     case PairState::prepared:
     case PairState::frozen:
     case PairState::ceded:
-    case PairState::rolling_back:
-        break;
+    case PairState::rolling_back: break;
     }
     return TargetView::strange;
 }
@@ -60,8 +55,7 @@ Decision decide_idle_source(TargetView target) {
         return {Action::needs_operator, "The new QEMU is in an upgrade of its own."};
     case TargetView::silent:
     case TargetView::waits:
-    case TargetView::loads:
-        break;
+    case TargetView::loads: break;
     }
     return {Action::wait, "The guest runs on the old QEMU, and the new one is on its way out."};
 }
@@ -100,8 +94,7 @@ Decision decide_source_gone(TargetView target) {
             "The old QEMU is gone; the new one takes over if it has the state, or ends."};
     case TargetView::silent:
         return {Action::lost_contact, "The old QEMU is gone, and the new one does not answer."};
-    case TargetView::strange:
-        break;
+    case TargetView::strange: break;
     }
     return {Action::needs_operator, "The new QEMU is in an upgrade of its own."};
 }
@@ -119,8 +112,7 @@ Decision decide_source_silent(TargetView target) {
     case TargetView::absent:
     case TargetView::silent:
         return {Action::lost_contact, "Neither the old nor the new QEMU answers."};
-    case TargetView::strange:
-        break;
+    case TargetView::strange: break;
     }
     return {Action::needs_operator, "The new QEMU is in an upgrade of its own."};
 }
@@ -129,22 +121,14 @@ Decision decide_source_silent(TargetView target) {
 
 std::string_view to_string(Action action) noexcept {
     switch (action) {
-    case Action::nothing_to_do:
-        return "nothing_to_do";
-    case Action::roll_back:
-        return "roll_back";
-    case Action::commit:
-        return "commit";
-    case Action::upgraded:
-        return "upgraded";
-    case Action::wait:
-        return "wait";
-    case Action::lost_contact:
-        return "lost_contact";
-    case Action::vm_gone:
-        return "vm_gone";
-    case Action::needs_operator:
-        return "needs_operator";
+    case Action::nothing_to_do: return "nothing_to_do";
+    case Action::roll_back: return "roll_back";
+    case Action::commit: return "commit";
+    case Action::upgraded: return "upgraded";
+    case Action::wait: return "wait";
+    case Action::lost_contact: return "lost_contact";
+    case Action::vm_gone: return "vm_gone";
+    case Action::needs_operator: return "needs_operator";
     }
     return "";
 }
@@ -158,11 +142,9 @@ Decision decide(const Observation& source, const Observation& target) {
         return decide_source_silent(view);
     }
     switch (source.facts.state) {
-    case PairState::none:
-        return decide_idle_source(view);
+    case PairState::none: return decide_idle_source(view);
     case PairState::preparing:
-    case PairState::prepared:
-        return decide_prepared_source(view);
+    case PairState::prepared: return decide_prepared_source(view);
     case PairState::frozen:
         return {Action::wait, "The guest is paused, and the pair goes on or back by itself."};
     case PairState::rolling_back:
@@ -170,14 +152,12 @@ Decision decide(const Observation& source, const Observation& target) {
             runs_the_guest(view) ? Action::needs_operator : Action::wait,
             runs_the_guest(view) ? "Both processes say that they own the guest."
                                  : "The old QEMU is taking the guest back."};
-    case PairState::ceded:
-        return decide_ceded_source(view);
+    case PairState::ceded: return decide_ceded_source(view);
     case PairState::starting:
     case PairState::standby:
     case PairState::loading:
     case PairState::loaded:
-    case PairState::running:
-        break;
+    case PairState::running: break;
     }
     return {Action::needs_operator, "The old QEMU is itself the target of another upgrade."};
 }

@@ -64,6 +64,7 @@ public:
     [[nodiscard]] awaitable<void> finish(bool is_failure);
 
 private:
+    struct OnGate;
     std::shared_ptr<SlotGate::State> state_;
     Ticket ticket_;
 };

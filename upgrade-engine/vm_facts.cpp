@@ -230,28 +230,17 @@ std::string_view to_string(Role role) noexcept {
 
 std::string_view to_string(PairState state) noexcept {
     switch (state) {
-    case PairState::none:
-        return "none";
-    case PairState::preparing:
-        return "preparing";
-    case PairState::prepared:
-        return "prepared";
-    case PairState::frozen:
-        return "frozen";
-    case PairState::ceded:
-        return "ceded";
-    case PairState::rolling_back:
-        return "rolling-back";
-    case PairState::starting:
-        return "starting";
-    case PairState::standby:
-        return "standby";
-    case PairState::loading:
-        return "loading";
-    case PairState::loaded:
-        return "loaded";
-    case PairState::running:
-        return "running";
+    case PairState::none: return "none";
+    case PairState::preparing: return "preparing";
+    case PairState::prepared: return "prepared";
+    case PairState::frozen: return "frozen";
+    case PairState::ceded: return "ceded";
+    case PairState::rolling_back: return "rolling-back";
+    case PairState::starting: return "starting";
+    case PairState::standby: return "standby";
+    case PairState::loading: return "loading";
+    case PairState::loaded: return "loaded";
+    case PairState::running: return "running";
     }
     return "";
 }
@@ -267,12 +256,9 @@ std::optional<PairState> parse_pair_state(std::string_view word) noexcept {
 
 std::string_view to_string(Observation::Presence presence) noexcept {
     switch (presence) {
-    case Observation::Presence::absent:
-        return "absent";
-    case Observation::Presence::silent:
-        return "silent";
-    case Observation::Presence::answers:
-        return "answers";
+    case Observation::Presence::absent: return "absent";
+    case Observation::Presence::silent: return "silent";
+    case Observation::Presence::answers: return "answers";
     }
     return "";
 }

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Asks the kernel about a QEMU process. The parsing is in vm_facts.cpp; here are only the files.
+#pragma once
+
+#include "upgrade-engine/vm_facts.hpp"
+
+namespace qhup::upgrade {
+
+/// What the kernel says about a process now.
+///
+/// Errors:   Errc::vm_gone: there is no such process; Errc::unexpected_answer
+/// Blocking: reads of /proc, which never wait for a device
+[[nodiscard]] Result<ProcessFacts> observe_process(pid_t pid);
+
+/// The process behind a QMP connection.
+///
+/// why: the kernel names the process that called listen(). A monitor that crossed an upgrade shows
+/// the first QEMU of the VM, which is gone; then QEMU's own word is taken, if the process that it
+/// names belongs to the same user.
+///
+/// @param peer_pid     from SO_PEERCRED; 0 if it is in another pid namespace
+/// @param peer_uid     from SO_PEERCRED
+/// @param claimed_pid  from query-hot-upgrade
+/// @return all members zero but pid, if nothing can be said
+[[nodiscard]] ProcessFacts observe_peer(pid_t peer_pid, uid_t peer_uid, pid_t claimed_pid);
+
+} // namespace qhup::upgrade

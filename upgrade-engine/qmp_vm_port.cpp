@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "upgrade-engine/qmp_vm_port.hpp"
+
+#include "common/unique_fd.hpp"
+#include "qmp-client/client.hpp"
+#include "upgrade-engine/process_facts.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <utility>
+
+namespace qhup::upgrade {
+namespace {
+
+using Json = qmp::Json;
+using Presence = Observation::Presence;
+
+constexpr std::string_view kSourceSuffix = "-source";
+constexpr std::string_view kTargetSuffix = "-target";
+
+Failure make_explained(Errc code, std::string peer_text) {
+    return make_failure(code, std::string(explain(code)), std::move(peer_text));
+}
+
+/// The engine's code for a failure of a QMP command. The one place where the two worlds meet.
+Failure to_engine(Failure failure) {
+    Failure result;
+    if (failure.code.category() == qmp::peer_category()) {
+        const auto code = static_cast<qmp::PeerErrc>(failure.code.value());
+        return make_explained(parse_qemu_code(qmp::to_peer_code(code)), failure.peer_text);
+    }
+    if (failure.code == make_error_code(qmp::Errc::command_not_found)) {
+        return make_explained(Errc::not_patched, failure.peer_text);
+    }
+    if (failure.code == make_error_code(qmp::Errc::bad_reply)) {
+        return make_explained(Errc::unexpected_answer, failure.peer_text);
+    }
+    switch (qmp::answer_of(failure)) {
+    case qmp::Answer::refused: return make_explained(Errc::unknown_qemu_code, failure.peer_text);
+    case qmp::Answer::could_not_ask: result = make_explained(Errc::not_answering, ""); break;
+    case qmp::Answer::unknown:
+        if (is_cancelled(failure)) {
+            result =
+                make_failure(qhup::Errc::cancelled, "the wait for QEMU's answer was cancelled");
+        } else if (is_timed_out(failure)) {
+            result = make_failure(qhup::Errc::timed_out, "QEMU did not answer in time");
+        } else {
+            result = make_explained(Errc::lost_contact, "");
+        }
+        break;
+    }
+    add_also(result, std::move(failure));
+    return result;
+}
+
+/// Whether nobody listens on this socket. Never waits.
+bool is_nobody_there(const std::string& path) {
+    sockaddr_un address{};
+    if (path.size() >= sizeof(address.sun_path)) {
+        return false;
+    }
+    address.sun_family = AF_UNIX;
+    std::memcpy(&address.sun_path[0], path.data(), path.size());
+    const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd) {
+        return false;
+    }
+    const auto* const generic = reinterpret_cast<const sockaddr*>(&address);
+    return ::connect(fd.get(), generic, sizeof(address)) != 0 &&
+           (errno == ENOENT || errno == ECONNREFUSED);
+}
+
+Observation make_absent() {
+    return {Presence::absent, {}, std::nullopt};
+}
+
+Observation make_silent(Failure why) {
+    return {Presence::silent, {}, std::move(why)};
+}
+
+Json to_json(const SwitchLimits& limits) {
+    return {
+        {"drain-deadline", limits.drain_deadline.count()},
+        {"budget", limits.budget.count()},
+        {"frozen-lease", limits.frozen_lease.count()},
+    };
+}
+
+} // namespace
+
+struct QmpVmPort::State {
+    /// One server of QEMU and our connection to it.
+    struct Server {
+        std::string path;
+        std::optional<qmp::Client> client;
+    };
+
+    State(Strand strand_in, QmpVmPortConfig config_in)
+        : strand(std::move(strand_in)), config(std::move(config_in)) {
+        const std::string stem = config.control_dir + "/" + config.upgrade.text();
+        main.path = config.main_socket;
+        if (!config.control_dir.empty() && !config.upgrade.empty()) {
+            source.path = stem + std::string(kSourceSuffix);
+            target.path = stem + std::string(kTargetSuffix);
+        }
+    }
+
+    static awaitable<void> drop(Server& server) {
+        if (server.client) {
+            server.client->request_stop();
+            co_await server.client->join();
+            server.client.reset();
+        }
+    }
+
+    /// Errors: Errc::vm_gone: nobody listens; Errc::not_answering
+    awaitable<Result<void>> connect(Server& server, Deadline deadline) {
+        if (server.client && server.client->is_open()) {
+            co_return Result<void>();
+        }
+        co_await drop(server);
+        if (server.path.empty() || is_nobody_there(server.path)) {
+            co_return make_explained(Errc::vm_gone, "");
+        }
+        Result<qmp::Client> client =
+            co_await qmp::Client::connect(strand, server.path, qmp::ConnectOptions{}, deadline);
+        if (client.has_error()) {
+            if (is_nobody_there(server.path)) {
+                co_return make_explained(Errc::vm_gone, "");
+            }
+            Failure failure = make_explained(Errc::not_answering, "");
+            add_also(failure, client.error());
+            co_return failure;
+        }
+        server.client.emplace(std::move(*client));
+        co_return Result<void>();
+    }
+
+    /// Errors: of connect(), then the engine's words for those of the command
+    awaitable<Result<Json>>
+    execute(Server& server, std::string command, Json arguments, Deadline deadline) {
+        const Result<void> connected = co_await connect(server, deadline);
+        if (connected.has_error()) {
+            co_return connected.error();
+        }
+        Result<Json> reply =
+            co_await server.client->execute(std::move(command), std::move(arguments), deadline);
+        if (reply.has_error()) {
+            co_return to_engine(reply.error());
+        }
+        co_return reply;
+    }
+
+    /// Asks one server. A connection that had died is made again once.
+    awaitable<Observation> observe(Server& server, Deadline deadline) {
+        Result<Json> reply = co_await execute(server, "query-hot-upgrade", Json(), deadline);
+        const bool is_dead = server.client && !server.client->is_open();
+        if (reply.has_error() && is_dead) {
+            reply = co_await execute(server, "query-hot-upgrade", Json(), deadline);
+        }
+        if (reply.has_error()) {
+            const bool is_gone = reply.error().code == make_error_code(Errc::vm_gone);
+            co_return is_gone ? make_absent() : make_silent(reply.error());
+        }
+        Result<VmFacts> facts = parse_vm_facts(*reply);
+        if (facts.has_error()) {
+            co_return make_silent(facts.error());
+        }
+        co_return Observation{Presence::answers, std::move(*facts), std::nullopt};
+    }
+
+    /// The main QMP belongs to whoever runs the VM: the source, until the target has taken over.
+    awaitable<Observation> observe_source_by_main(Deadline deadline) {
+        if (main.path.empty()) {
+            co_return make_absent();
+        }
+        if (!target.path.empty()) {
+            const Observation other = co_await observe(target, deadline);
+            if (other.is(PairState::running) || other.is(PairState::none)) {
+                co_return make_absent();
+            }
+        }
+        Observation view = co_await observe(main, deadline);
+        if (!view.answers()) {
+            co_return view;
+        }
+        const bool is_another = source_pid != 0 && view.facts.claimed_pid != source_pid;
+        if (view.facts.role == Role::target || is_another) {
+            co_return make_absent();
+        }
+        const qmp::Peer& peer = main.client->peer();
+        process = observe_peer(peer.pid, peer.uid, view.facts.claimed_pid);
+        co_return view;
+    }
+
+    Strand strand;
+    QmpVmPortConfig config;
+    Server main;
+    Server source;
+    Server target;
+    ProcessFacts process;
+    pid_t source_pid = 0; // as the source says; 0 until it was asked
+};
+
+QmpVmPort::QmpVmPort(Strand strand, QmpVmPortConfig config)
+    : state_(std::make_shared<State>(std::move(strand), std::move(config))) {}
+
+QmpVmPort::~QmpVmPort() = default;
+
+awaitable<Observation> QmpVmPort::observe_source(Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    Observation view = co_await state->observe(state->source, deadline);
+    if (view.answers()) {
+        if (const pid_t pid = state->source.client->peer().pid; pid != state->process.pid) {
+            const Result<ProcessFacts> process = observe_process(pid);
+            state->process = process.has_value() ? *process : state->process;
+        }
+        // why: a client that stays connected would have to cross; the control socket is enough now.
+        co_await State::drop(state->main);
+    } else if (view.presence == Presence::absent) {
+        view = co_await state->observe_source_by_main(deadline);
+    }
+    if (view.answers() && state->source_pid == 0) {
+        state->source_pid = view.facts.claimed_pid;
+    }
+    co_return view;
+}
+
+awaitable<Observation> QmpVmPort::observe_target(Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    co_return co_await state->observe(state->target, deadline);
+}
+
+ProcessFacts QmpVmPort::source_process() const {
+    return state_->process;
+}
+
+awaitable<Result<void>> QmpVmPort::prepare(PrepareRequest request, Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    const Result<void> connected = co_await state->connect(state->main, deadline);
+    if (connected.has_error()) {
+        co_return connected.error();
+    }
+    const UniqueFd binary(::fcntl(request.binary_fd, F_DUPFD_CLOEXEC, 0));
+    if (!binary) {
+        co_return make_system_failure(errno, "duplicating the descriptor of the new binary");
+    }
+    const std::string name = "qhup-" + request.upgrade.text();
+    const Result<void> sent = co_await state->main.client->send_descriptor(name, binary, deadline);
+    if (sent.has_error()) {
+        co_return to_engine(sent.error());
+    }
+    Json arguments{
+        {"upgrade", request.upgrade.text()},
+        {"binary", name},
+        {"argv", request.argv},
+        {"control-dir", state->config.control_dir},
+        {"lease", request.lease.count()},
+    };
+    if (!request.pidfile.empty()) {
+        arguments["pidfile"] = request.pidfile;
+    }
+    const Result<Json> reply =
+        co_await state->execute(state->main, "hot-upgrade-prepare", std::move(arguments), deadline);
+    if (reply.has_value()) {
+        co_return Result<void>();
+    }
+    Failure failure = reply.error();
+    if (failure.code == make_error_code(Errc::unknown_qemu_code)) {
+        // qemu: docs/qmp.md, Errors: QMP's own monitors cannot carry the code; last-error has it.
+        const Observation after = co_await state->observe(state->main, deadline);
+        if (after.answers() && after.facts.last_error) {
+            failure = make_explained(after.facts.last_error->code, failure.peer_text);
+        }
+    }
+    const Result<Json> closed =
+        co_await state->execute(state->main, "closefd", Json{{"fdname", name}}, deadline);
+    ignore(closed, "QEMU closes it with the connection, too");
+    co_return failure;
+}
+
+awaitable<Result<void>> QmpVmPort::renew(std::chrono::nanoseconds lease, Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    const Result<Json> reply = co_await state->execute(
+        state->source, "hot-upgrade-renew", Json{{"lease", lease.count()}}, deadline
+    );
+    co_return reply.has_value() ? Result<void>() : Result<void>(reply.error());
+}
+
+awaitable<Result<SwitchTimings>> QmpVmPort::switch_over(SwitchLimits limits, Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    const Result<Json> reply =
+        co_await state->execute(state->source, "hot-upgrade-switch", to_json(limits), deadline);
+    if (reply.has_error()) {
+        co_return reply.error();
+    }
+    const Result<const Json*> timings = qmp::get_optional_object(*reply, "timings");
+    if (timings.has_error()) {
+        co_return make_explained(Errc::lost_contact, "");
+    }
+    // why: the guest runs on the target whatever the times look like; they are only shown.
+    const Json empty = Json::object();
+    Result<SwitchTimings> parsed = parse_switch_timings(*timings == nullptr ? empty : **timings);
+    co_return parsed.has_value() ? *parsed : SwitchTimings{};
+}
+
+awaitable<Result<void>> QmpVmPort::commit(Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    const Result<Json> reply =
+        co_await state->execute(state->source, "hot-upgrade-commit", Json(), deadline);
+    co_return reply.has_value() ? Result<void>() : Result<void>(reply.error());
+}
+
+awaitable<Result<void>> QmpVmPort::rollback(Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    const bool has_control = state->source.client && state->source.client->is_open();
+    State::Server& server = has_control || state->main.path.empty() ? state->source : state->main;
+    const Result<Json> reply =
+        co_await state->execute(server, "hot-upgrade-rollback", Json(), deadline);
+    co_return reply.has_value() ? Result<void>() : Result<void>(reply.error());
+}
+
+awaitable<void> QmpVmPort::close() {
+    const std::shared_ptr<State> state = state_;
+    co_await State::drop(state->main);
+    co_await State::drop(state->source);
+    co_await State::drop(state->target);
+}
+
+Result<std::vector<UpgradeId>> list_upgrades(const std::string& control_dir) {
+    std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(control_dir.c_str()), &::closedir);
+    if (folder == nullptr) {
+        if (errno == ENOENT) {
+            return std::vector<UpgradeId>{};
+        }
+        return make_system_failure(errno, "opening the control folder " + control_dir);
+    }
+    std::set<std::string> ids;
+    errno = 0;
+    while (const dirent* const entry = ::readdir(folder.get())) {
+        std::string_view name = static_cast<const char*>(entry->d_name);
+        if (name.ends_with(kSourceSuffix)) {
+            name.remove_suffix(kSourceSuffix.size());
+        } else if (name.ends_with(kTargetSuffix)) {
+            name.remove_suffix(kTargetSuffix.size());
+        } else {
+            continue;
+        }
+        if (!name.empty()) {
+            ids.emplace(name);
+        }
+    }
+    if (errno != 0) {
+        return make_system_failure(errno, "reading the control folder " + control_dir);
+    }
+    std::vector<UpgradeId> upgrades;
+    for (const std::string& id : ids) {
+        upgrades.emplace_back(id);
+    }
+    return upgrades;
+}
+
+} // namespace qhup::upgrade

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "upgrade-engine/runner.hpp"
+
+#include "upgrade-engine/recovery.hpp"
+#include "upgrade-engine/steps.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace qhup::upgrade {
+namespace {
+
+/// Until here a cancellation is obeyed; later, stopping half-way would help nobody.
+bool is_cancellable(Phase phase) {
+    return phase == Phase::queued || phase == Phase::preflight || phase == Phase::prepare ||
+           phase == Phase::await_pause;
+}
+
+/// Walks one VM through the table. Lives in the frame of run_upgrade() or run_recovery().
+class Runner {
+public:
+    Runner(VmPort& port, SlotGate::Turn* turn, UpgradeRequest request, UpgradeObserver observer)
+        : request_(std::move(request)),
+          observer_(std::move(observer)),
+          context_{port, request_, report_, turn, Deadline::never(), {}, {}} {
+        report_.vm = request_.vm;
+        report_.upgrade = request_.upgrade;
+        report_.to = request_.binary ? request_.binary->version : QemuVersion{};
+    }
+    Runner(const Runner&) = delete;
+    Runner& operator=(const Runner&) = delete;
+
+    awaitable<UpgradeReport> run(Phase first) {
+        enter(first);
+        while (!is_terminal(report_.phase)) {
+            const Phase phase = report_.phase;
+            const StepResult result = co_await run_phase(phase);
+            if (result.failure) {
+                note(*result.failure);
+            }
+            const Phase following = next(phase, result.outcome);
+            const bool may_be_paused = !is_terminal(following) && row_of(following).vm_paused;
+            if (phase != Phase::await_pause && !may_be_paused) {
+                co_await release_pause_slot();
+            }
+            has_pause_slot_ = has_pause_slot_ || following == Phase::switch_over;
+            enter(following);
+        }
+        if (context_.turn != nullptr) {
+            co_await context_.turn->finish(is_failure());
+        }
+        co_return std::move(report_);
+    }
+
+    /// The first phase of a recovery: what the pair shows, once it shows more than "wait".
+    awaitable<Phase> find_first_phase() {
+        context_.deadline = Deadline::in(request_.config.deadline_of(Phase::rolling_back));
+        while (true) {
+            const PairView view = co_await observe_pair(context_);
+            const Decision decision = decide(view.source, view.target);
+            const bool is_settled =
+                decision.action != Action::wait && decision.action != Action::lost_contact;
+            if (is_settled || context_.deadline.is_over()) {
+                const bool is_over_there =
+                    decision.action == Action::commit || decision.action == Action::upgraded;
+                co_return is_over_there ? Phase::verify : Phase::rolling_back;
+            }
+            ignore(
+                co_await sleep_until(Deadline::in(request_.config.poll_interval)),
+                "looks again in any case"
+            );
+        }
+    }
+
+private:
+    void enter(Phase phase) {
+        report_.phase = phase;
+        report_.marks.push_back({phase, std::chrono::steady_clock::now()});
+        if (observer_) {
+            observer_(report_);
+        }
+    }
+
+    void note(Failure failure) {
+        if (report_.failure) {
+            add_also(*report_.failure, std::move(failure));
+        } else {
+            report_.failure = std::move(failure);
+        }
+    }
+
+    [[nodiscard]] bool is_failure() const {
+        return report_.phase != Phase::upgraded && !report_.is_nothing_to_do &&
+               report_.failure.has_value() && !is_cancelled(*report_.failure);
+    }
+
+    awaitable<void> release_pause_slot() {
+        if (std::exchange(has_pause_slot_, false) && context_.turn != nullptr) {
+            co_await context_.turn->end_pause();
+        }
+    }
+
+    awaitable<StepResult> run_phase(Phase phase) {
+        if (is_cancellable(phase)) {
+            const bool is_cancelled_already = co_await was_cancelled();
+            if (is_cancelled_already) {
+                co_return StepResult{
+                    Outcome::failed,
+                    make_failure(
+                        qhup::Errc::cancelled,
+                        "The upgrade was cancelled before the guest was paused; it runs on the old "
+                        "QEMU."
+                    )};
+            }
+        } else {
+            // why: from the switch on, and in every undo, an impatient caller must not stop us.
+            co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+        }
+        const std::chrono::milliseconds time = request_.config.deadline_of(phase);
+        context_.deadline = time.count() == 0 ? Deadline::never() : Deadline::in(time);
+        StepResult result = co_await run_step(context_, phase);
+        while (phase == Phase::switch_over && is_worth_repeating(result)) {
+            co_await wait_before_retry();
+            const auto lease = request_.config.lease;
+            const Result<void> renewed = co_await context_.port.renew(lease, context_.deadline);
+            if (renewed.has_error()) {
+                break; // the first reason is the better one
+            }
+            result = co_await run_step(context_, phase);
+        }
+        co_return result;
+    }
+
+    /// Only these codes leave the pair prepared with the guest running on the source.
+    [[nodiscard]] bool is_worth_repeating(const StepResult& result) const {
+        return result.outcome == Outcome::failed && result.failure &&
+               (result.failure->code == make_error_code(Errc::retry) ||
+                result.failure->code == make_error_code(Errc::drain_timeout)) &&
+               report_.switch_attempts < request_.config.switch_attempts &&
+               !context_.deadline.is_over();
+    }
+
+    awaitable<void> wait_before_retry() {
+        const Deadline wake = Deadline::in(request_.config.retry_delay);
+        ignore(co_await sleep_until(earlier(wake, context_.deadline)), "the pause is bounded");
+    }
+
+    UpgradeRequest request_;
+    UpgradeObserver observer_;
+    UpgradeReport report_;
+    StepContext context_;
+    bool has_pause_slot_ = false;
+};
+
+} // namespace
+
+std::chrono::milliseconds RunnerConfig::deadline_of(Phase phase) const {
+    const auto found = deadlines.find(phase);
+    return found == deadlines.end() ? row_of(phase).deadline : found->second;
+}
+
+std::chrono::nanoseconds UpgradeReport::elapsed() const {
+    return marks.empty() ? std::chrono::nanoseconds{0} : marks.back().at - marks.front().at;
+}
+
+awaitable<UpgradeReport> run_upgrade(
+    VmPort& port,
+    std::shared_ptr<SlotGate::Turn> turn,
+    UpgradeRequest request,
+    UpgradeObserver observer
+) {
+    Runner runner(port, turn.get(), std::move(request), std::move(observer));
+    UpgradeReport report = co_await runner.run(Phase::queued);
+    co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
+    co_return report;
+}
+
+awaitable<UpgradeReport>
+run_recovery(VmPort& port, RecoveryRequest request, UpgradeObserver observer) {
+    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+    UpgradeRequest as_upgrade;
+    as_upgrade.vm = std::move(request.vm);
+    as_upgrade.upgrade = std::move(request.upgrade);
+    as_upgrade.config = std::move(request.config);
+    Runner runner(port, nullptr, std::move(as_upgrade), std::move(observer));
+    const Phase first = co_await runner.find_first_phase();
+    UpgradeReport report = co_await runner.run(first);
+    co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
+    co_return report;
+}
+
+awaitable<Result<Verdict>> check_upgrade(VmPort& port, UpgradeRequest request) {
+    UpgradeReport report;
+    StepContext context{port, request, report, nullptr, Deadline::never(), {}, {}};
+    context.deadline = Deadline::in(request.config.deadline_of(Phase::preflight));
+    co_return co_await judge(context);
+}
+
+} // namespace qhup::upgrade

@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "upgrade-engine/steps.hpp"
+
+#include "upgrade-engine/recovery.hpp"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+
+namespace qhup::upgrade {
+namespace {
+
+using Presence = Observation::Presence;
+
+StepResult ok() {
+    return {Outcome::ok, std::nullopt};
+}
+
+StepResult failed(Failure failure) {
+    return {Outcome::failed, std::move(failure)};
+}
+
+StepResult unknown(Failure failure) {
+    return {Outcome::unknown, std::move(failure)};
+}
+
+Failure make_explained(Errc code, std::string peer_text = {}) {
+    return make_failure(code, std::string(explain(code)), std::move(peer_text));
+}
+
+/// Failed when QEMU answered or was certainly not asked; unknown otherwise.
+StepResult from_failure(Failure failure) {
+    const bool is_unknown = is_timed_out(failure) || is_cancelled(failure) ||
+                            failure.code == make_error_code(Errc::lost_contact);
+    return is_unknown ? unknown(std::move(failure)) : failed(std::move(failure));
+}
+
+/// Why QEMU gave the upgrade up, in our words, with its own as peer text.
+Failure make_given_up(const VmFacts& facts, Errc if_not_said) {
+    if (!facts.last_error) {
+        return make_explained(if_not_said);
+    }
+    std::string words = facts.last_error->message;
+    if (!facts.last_error->stderr_text.empty()) {
+        words +=
+            (words.empty() ? "" : "; last words of the new QEMU: ") + facts.last_error->stderr_text;
+    }
+    return make_explained(facts.last_error->code, std::move(words));
+}
+
+/// Why one side did not answer, or the general sentence if it did not say.
+Failure make_silent(const Observation& observation, Errc code) {
+    Failure failure = observation.why.value_or(make_explained(code));
+    if (failure.code != make_error_code(code) && !is_cancelled(failure) &&
+        failure.code != make_error_code(Errc::not_patched) &&
+        failure.code != make_error_code(Errc::unexpected_answer)) {
+        Failure general = make_explained(code);
+        add_also(general, std::move(failure));
+        return general;
+    }
+    return failure;
+}
+
+Deadline ask_deadline(const StepContext& context) {
+    return earlier(context.deadline, Deadline::in(context.request.config.ask_timeout));
+}
+
+awaitable<Result<void>> wait_to_look_again(const StepContext& context) {
+    const Deadline next_look = Deadline::in(context.request.config.poll_interval);
+    co_return co_await sleep_until(earlier(context.deadline, next_look));
+}
+
+// -- queued ------------------------------------------------------------------------------------
+
+awaitable<StepResult> forward_queued(StepContext& context) {
+    if (context.turn == nullptr) {
+        co_return ok();
+    }
+    const Result<void> turn = co_await context.turn->wait_to_start();
+    co_return turn.has_value() ? ok() : failed(turn.error());
+}
+
+// -- preflight ---------------------------------------------------------------------------------
+
+awaitable<StepResult> forward_preflight(StepContext& context) {
+    const Result<Verdict> verdict = co_await judge(context);
+    if (verdict.has_error()) {
+        co_return from_failure(verdict.error());
+    }
+    context.report.blockers = verdict->blockers;
+    context.report.is_nothing_to_do = verdict->is_already_there;
+    if (verdict->is_already_there) {
+        co_return failed(make_explained(Errc::already_on_release));
+    }
+    if (!verdict->blockers.empty()) {
+        co_return failed(make_explained(Errc::blocked, verdict->blockers.front().reason));
+    }
+    if (context.request.is_dry_run) {
+        co_return StepResult{Outcome::failed, std::nullopt};
+    }
+    co_return ok();
+}
+
+// -- prepare -----------------------------------------------------------------------------------
+
+awaitable<StepResult> wait_until_prepared(StepContext& context) {
+    std::optional<Failure> silence;
+    while (!context.deadline.is_over()) {
+        const Observation source = co_await context.port.observe_source(ask_deadline(context));
+        if (source.is(PairState::prepared)) {
+            co_return ok();
+        }
+        if (source.is(PairState::none)) {
+            co_return failed(make_given_up(source.facts, Errc::target_died));
+        }
+        if (source.answers() && !source.is(PairState::preparing)) {
+            co_return failed(make_explained(Errc::wrong_state));
+        }
+        if (source.presence == Presence::absent) {
+            co_return unknown(make_explained(Errc::vm_gone));
+        }
+        silence = source.answers() ? std::nullopt
+                                   : std::optional(make_silent(source, Errc::not_answering));
+        const Result<void> waited = co_await wait_to_look_again(context);
+        if (waited.has_error()) {
+            co_return unknown(waited.error());
+        }
+    }
+    co_return silence ? unknown(*silence) : failed(make_explained(Errc::target_timeout));
+}
+
+awaitable<StepResult> forward_prepare(StepContext& context) {
+    const Result<void> unchanged = check_unchanged(*context.request.binary);
+    if (unchanged.has_error()) {
+        co_return failed(unchanged.error());
+    }
+    PrepareRequest request{
+        context.request.upgrade,
+        context.request.binary->fd.get(),
+        context.argv,
+        context.before.pidfile,
+        context.request.config.lease,
+    };
+    const Result<void> begun = co_await context.port.prepare(std::move(request), context.deadline);
+    if (begun.has_error()) {
+        co_return from_failure(begun.error());
+    }
+    co_return co_await wait_until_prepared(context);
+}
+
+// -- await_pause -------------------------------------------------------------------------------
+
+/// A new lease. A pair that is no longer prepared says why.
+awaitable<StepResult> renew_lease(StepContext& context) {
+    const Result<void> renewed =
+        co_await context.port.renew(context.request.config.lease, ask_deadline(context));
+    if (renewed.has_value()) {
+        co_return ok();
+    }
+    const Observation source = co_await context.port.observe_source(ask_deadline(context));
+    if (source.is(PairState::prepared)) {
+        co_return ok(); // the next renewal comes before the lease ends
+    }
+    if (source.is(PairState::none)) {
+        co_return failed(make_given_up(source.facts, Errc::lease_expired));
+    }
+    co_return from_failure(renewed.error());
+}
+
+awaitable<StepResult> forward_await_pause(StepContext& context) {
+    const auto renewal = context.request.config.lease / 3;
+    bool is_my_turn = context.turn == nullptr;
+    while (!is_my_turn) {
+        const Result<void> turn = co_await context.turn->wait_to_pause(Deadline::in(renewal));
+        if (turn.has_error() && !is_timed_out(turn.error())) {
+            co_return failed(turn.error());
+        }
+        is_my_turn = turn.has_value();
+        const StepResult renewed = co_await renew_lease(context);
+        if (renewed.outcome != Outcome::ok) {
+            co_return renewed;
+        }
+    }
+    co_return ok();
+}
+
+// -- switch_over -------------------------------------------------------------------------------
+
+void note_timings(StepContext& context, const PairView& view) {
+    const std::optional<SwitchTimings>& of_target = view.target.facts.timings;
+    if (!context.report.timings) {
+        context.report.timings = of_target ? of_target : view.source.facts.timings;
+    }
+}
+
+/// The reply did not come. The pair went through the pause by itself, one way or the other.
+awaitable<StepResult> settle_switch(StepContext& context, Failure no_reply) {
+    context.deadline = Deadline::in(context.request.config.deadline_of(Phase::switch_over));
+    while (true) {
+        const PairView view = co_await observe_pair(context);
+        const Decision decision = decide(view.source, view.target);
+        switch (decision.action) {
+        case Action::commit:
+        case Action::upgraded: note_timings(context, view); co_return ok();
+        case Action::nothing_to_do:
+            co_return failed(make_given_up(view.source.facts, Errc::rolled_back));
+        case Action::roll_back: co_return failed(std::move(no_reply));
+        case Action::needs_operator: co_return failed(make_explained(Errc::split, decision.reason));
+        case Action::vm_gone: co_return unknown(make_explained(Errc::vm_gone));
+        case Action::wait:
+        case Action::lost_contact: break;
+        }
+        if (context.deadline.is_over()) {
+            add_also(no_reply, make_failure(Errc::lost_contact, decision.reason));
+            co_return view.source.answers() ? failed(std::move(no_reply))
+                                            : unknown(make_explained(Errc::lost_contact));
+        }
+        ignore(co_await wait_to_look_again(context), "looks again in any case");
+    }
+}
+
+awaitable<StepResult> forward_switch_over(StepContext& context) {
+    ++context.report.switch_attempts;
+    const Result<SwitchTimings> switched =
+        co_await context.port.switch_over(context.request.config.switch_limits, context.deadline);
+    if (switched.has_value()) {
+        context.report.timings = *switched;
+        co_return ok();
+    }
+    StepResult result = from_failure(switched.error());
+    if (result.outcome == Outcome::unknown) {
+        result = co_await settle_switch(context, switched.error());
+    }
+    co_return result;
+}
+
+// -- verify ------------------------------------------------------------------------------------
+
+/// Whether this is the QEMU that was asked for, and the guest runs in it as it did.
+std::optional<Failure> judge_target(const StepContext& context, const VmFacts& target) {
+    const PinnedBinary* const binary = context.request.binary.get();
+    if (binary != nullptr) {
+        const bool is_same = binary->build_id.empty()
+                                 ? !binary->version.is_known() || binary->version == target.version
+                                 : binary->build_id == target.build_id;
+        if (!is_same) {
+            return make_explained(Errc::wrong_target, target.version_text + " " + target.build_id);
+        }
+    }
+    const std::string& was = context.before.run_state;
+    const bool is_as_before =
+        was.empty() || target.run_state == was || target.run_state == "running";
+    if (!is_as_before) {
+        return make_explained(Errc::guest_changed, was + " became " + target.run_state);
+    }
+    return std::nullopt;
+}
+
+bool runs_the_guest(const Observation& target) {
+    return target.is(PairState::running) || target.is(PairState::none);
+}
+
+void note_target(StepContext& context, const VmFacts& target) {
+    context.report.to = target.version;
+    context.report.to_text = target.version_text;
+    context.report.warnings.clear();
+    for (const std::string& device : target.takeover_degraded) {
+        context.report.warnings.push_back(
+            "The guest runs, but a device did not come up after the switch: " + device
+        );
+    }
+}
+
+awaitable<StepResult> forward_verify(StepContext& context) {
+    std::optional<Deadline> window;
+    while (true) {
+        const PairView view = co_await observe_pair(context);
+        if (runs_the_guest(view.target)) {
+            note_target(context, view.target.facts);
+            note_timings(context, view);
+            if (std::optional<Failure> bad = judge_target(context, view.target.facts)) {
+                co_return failed(std::move(*bad));
+            }
+            window = window.value_or(Deadline::in(context.request.config.watch_window));
+            if (window->is_over()) {
+                co_return ok();
+            }
+        } else {
+            window.reset(); // it must run and answer for the whole window
+            const Decision decision = decide(view.source, view.target);
+            if (decision.action == Action::nothing_to_do) {
+                co_return failed(make_given_up(view.source.facts, Errc::target_died));
+            }
+            if (decision.action == Action::vm_gone) {
+                co_return unknown(make_explained(Errc::vm_gone));
+            }
+        }
+        if (context.deadline.is_over()) {
+            co_return view.target.answers() ? failed(make_explained(Errc::guest_changed))
+                                            : unknown(make_silent(view.target, Errc::lost_contact));
+        }
+        ignore(co_await wait_to_look_again(context), "looks again in any case");
+    }
+}
+
+// -- commit ------------------------------------------------------------------------------------
+
+awaitable<StepResult> forward_commit(StepContext& context) {
+    std::optional<Failure> refusal;
+    bool is_told = false;
+    while (true) {
+        const PairView view = co_await observe_pair(context);
+        const Decision decision = decide(view.source, view.target);
+        if (decision.action == Action::upgraded) {
+            co_return ok();
+        }
+        if (decision.action == Action::vm_gone) {
+            co_return unknown(make_explained(Errc::vm_gone));
+        }
+        if (decision.action == Action::needs_operator) {
+            co_return failed(make_explained(Errc::split, decision.reason));
+        }
+        if (decision.action == Action::commit && !is_told) {
+            is_told = true;
+            const Result<void> told = co_await context.port.commit(ask_deadline(context));
+            if (told.has_error()) {
+                refusal = told.error();
+            }
+            continue;
+        }
+        if (context.deadline.is_over()) {
+            if (!view.target.answers()) {
+                co_return unknown(make_silent(view.target, Errc::lost_contact));
+            }
+            Failure failure = make_explained(Errc::source_remains);
+            if (refusal) {
+                add_also(failure, std::move(*refusal));
+            }
+            co_return failed(std::move(failure));
+        }
+        ignore(co_await wait_to_look_again(context), "looks again in any case");
+    }
+}
+
+// -- discarding, rolling_back ------------------------------------------------------------------
+
+Failure make_cannot_undo(const StepContext& context, const PairView& view) {
+    const std::string child = std::to_string(view.target.facts.claimed_pid);
+    const std::string parked = std::to_string(view.source.facts.claimed_pid);
+    return make_failure(
+        Errc::wrong_target,
+        "The guest of VM " + context.request.vm.text() + " runs on the new QEMU (process " + child +
+            ") and cannot go back to the old one (process " + parked +
+            "); look at the guest, then either keep it and let the old process end, or shut the "
+            "guest down and start it again."
+    );
+}
+
+Failure make_stuck(const StepContext& context, const PairView& view) {
+    return make_failure(
+        Errc::rollback_stuck,
+        "The old QEMU of VM " + context.request.vm.text() + " (process " +
+            std::to_string(view.source.facts.claimed_pid) + ", state " +
+            std::string(to_string(view.source.facts.state)) +
+            ") has not taken the guest back yet and goes on trying; remove what it waits for.",
+        view.source.facts.rollback_waits_for
+    );
+}
+
+awaitable<StepResult> undo_pair(StepContext& context) {
+    std::optional<Failure> refusal;
+    while (true) {
+        const PairView view = co_await observe_pair(context);
+        const Decision decision = decide(view.source, view.target);
+        switch (decision.action) {
+        case Action::nothing_to_do: co_return ok();
+        case Action::roll_back: {
+            const Result<void> asked = co_await context.port.rollback(ask_deadline(context));
+            if (asked.has_error()) {
+                refusal = asked.error();
+            }
+            break;
+        }
+        case Action::commit:
+        case Action::upgraded: co_return failed(make_cannot_undo(context, view));
+        case Action::needs_operator: co_return failed(make_explained(Errc::split, decision.reason));
+        case Action::vm_gone: co_return unknown(make_explained(Errc::vm_gone));
+        case Action::wait:
+        case Action::lost_contact: break;
+        }
+        if (context.deadline.is_over()) {
+            Failure failure = view.source.answers() ? make_stuck(context, view)
+                                                    : make_explained(Errc::lost_contact);
+            if (refusal) {
+                add_also(failure, std::move(*refusal));
+            }
+            co_return view.source.answers() ? failed(std::move(failure))
+                                            : unknown(std::move(failure));
+        }
+        ignore(co_await wait_to_look_again(context), "looks again in any case");
+    }
+}
+
+// -- the binding -------------------------------------------------------------------------------
+
+struct Binding {
+    Phase phase;
+    awaitable<StepResult> (*step)(StepContext&);
+};
+
+constexpr std::array kBindings{
+    Binding{Phase::queued, forward_queued},
+    Binding{Phase::preflight, forward_preflight},
+    Binding{Phase::prepare, forward_prepare},
+    Binding{Phase::await_pause, forward_await_pause},
+    Binding{Phase::switch_over, forward_switch_over},
+    Binding{Phase::verify, forward_verify},
+    Binding{Phase::commit, forward_commit},
+    Binding{Phase::discarding, undo_pair},
+    Binding{Phase::rolling_back, undo_pair},
+};
+
+constexpr bool every_live_phase_is_bound_once() {
+    return std::all_of(kAllPhases.begin(), kAllPhases.end(), [](Phase phase) {
+        const auto bound = std::count_if(kBindings.begin(), kBindings.end(), [&](const Binding& b) {
+            return b.phase == phase;
+        });
+        return bound == (is_terminal(phase) ? 0 : 1);
+    });
+}
+static_assert(every_live_phase_is_bound_once(), "a phase has no step, or two");
+
+} // namespace
+
+awaitable<StepResult> run_step(StepContext& context, Phase phase) {
+    for (const Binding& binding : kBindings) {
+        if (binding.phase == phase) {
+            co_return co_await binding.step(context);
+        }
+    }
+    co_return failed(make_failure(qhup::Errc::bug, "running a step of a phase that has none"));
+}
+
+awaitable<PairView> observe_pair(StepContext& context) {
+    // why: never less than one honest look, even when the phase's time is over.
+    const Deadline deadline = Deadline::in(context.request.config.ask_timeout);
+    PairView view;
+    // invariant: the source is asked first; decide() relies on it.
+    view.source = co_await context.port.observe_source(deadline);
+    view.target = co_await context.port.observe_target(deadline);
+    co_return view;
+}
+
+awaitable<Result<Verdict>> judge(StepContext& context) {
+    Observation source = co_await context.port.observe_source(ask_deadline(context));
+    if (!source.answers()) {
+        if (source.why && source.why->code == make_error_code(Errc::not_patched)) {
+            co_return Verdict{{make_not_patched_blocker()}, false};
+        }
+        co_return make_silent(source, Errc::not_answering);
+    }
+    context.report.from = source.facts.version;
+    context.report.from_text = source.facts.version_text;
+    const PinnedBinary& binary = *context.request.binary;
+    context.report.to = binary.version;
+    const ArgvPlan plan = plan_argv({
+        source.facts.argv,
+        source.facts.machine,
+        binary.version,
+        binary.release.path,
+        release_tail(binary.release),
+        context.request.known_tails,
+    });
+    const ReleaseFacts release{binary.release.name.text(), binary.version, binary.build_id};
+    Verdict verdict = find_blockers(source.facts, context.port.source_process(), release, plan);
+    context.before = std::move(source.facts);
+    context.argv = plan.argv;
+    co_return verdict;
+}
+
+} // namespace qhup::upgrade
