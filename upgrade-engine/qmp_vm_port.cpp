@@ -88,6 +88,29 @@ Observation make_silent(Failure why) {
     return {Presence::silent, {}, std::move(why)};
 }
 
+// why: these are functions and not braces beside a co_await: gcc 12 cannot compile those.
+Json to_json(const PrepareRequest& request, const std::string& binary, const std::string& folder) {
+    Json arguments{
+        {"upgrade", request.upgrade.text()},
+        {"binary", binary},
+        {"argv", request.argv},
+        {"control-dir", folder},
+        {"lease", request.lease.count()},
+    };
+    if (!request.pidfile.empty()) {
+        arguments["pidfile"] = request.pidfile;
+    }
+    return arguments;
+}
+
+Json make_lease(std::chrono::nanoseconds lease) {
+    return {{"lease", lease.count()}};
+}
+
+Json make_closefd(const std::string& name) {
+    return {{"fdname", name}};
+}
+
 Json to_json(const SwitchLimits& limits) {
     return {
         {"drain-deadline", limits.drain_deadline.count()},
@@ -260,16 +283,7 @@ awaitable<Result<void>> QmpVmPort::prepare(PrepareRequest request, Deadline dead
     if (sent.has_error()) {
         co_return to_engine(sent.error());
     }
-    Json arguments{
-        {"upgrade", request.upgrade.text()},
-        {"binary", name},
-        {"argv", request.argv},
-        {"control-dir", state->config.control_dir},
-        {"lease", request.lease.count()},
-    };
-    if (!request.pidfile.empty()) {
-        arguments["pidfile"] = request.pidfile;
-    }
+    Json arguments = to_json(request, name, state->config.control_dir);
     const Result<Json> reply =
         co_await state->execute(state->main, "hot-upgrade-prepare", std::move(arguments), deadline);
     if (reply.has_value()) {
@@ -283,24 +297,27 @@ awaitable<Result<void>> QmpVmPort::prepare(PrepareRequest request, Deadline dead
             failure = make_explained(after.facts.last_error->code, failure.peer_text);
         }
     }
+    Json closefd = make_closefd(name);
     const Result<Json> closed =
-        co_await state->execute(state->main, "closefd", Json{{"fdname", name}}, deadline);
+        co_await state->execute(state->main, "closefd", std::move(closefd), deadline);
     ignore(closed, "QEMU closes it with the connection, too");
     co_return failure;
 }
 
 awaitable<Result<void>> QmpVmPort::renew(std::chrono::nanoseconds lease, Deadline deadline) {
     const std::shared_ptr<State> state = state_;
-    const Result<Json> reply = co_await state->execute(
-        state->source, "hot-upgrade-renew", Json{{"lease", lease.count()}}, deadline
-    );
+    Json arguments = make_lease(lease);
+    const Result<Json> reply =
+        co_await state->execute(state->source, "hot-upgrade-renew", std::move(arguments), deadline);
     co_return reply.has_value() ? Result<void>() : Result<void>(reply.error());
 }
 
 awaitable<Result<SwitchTimings>> QmpVmPort::switch_over(SwitchLimits limits, Deadline deadline) {
     const std::shared_ptr<State> state = state_;
-    const Result<Json> reply =
-        co_await state->execute(state->source, "hot-upgrade-switch", to_json(limits), deadline);
+    Json arguments = to_json(limits);
+    const Result<Json> reply = co_await state->execute(
+        state->source, "hot-upgrade-switch", std::move(arguments), deadline
+    );
     if (reply.has_error()) {
         co_return reply.error();
     }

@@ -21,6 +21,10 @@ StepResult failed(Failure failure) {
     return {Outcome::failed, std::move(failure)};
 }
 
+StepResult nothing_to_complain_about() {
+    return {Outcome::failed, std::nullopt};
+}
+
 StepResult unknown(Failure failure) {
     return {Outcome::unknown, std::move(failure)};
 }
@@ -83,6 +87,28 @@ awaitable<StepResult> forward_queued(StepContext& context) {
 
 // -- preflight ---------------------------------------------------------------------------------
 
+Verdict make_not_patched_verdict() {
+    return {{make_not_patched_blocker()}, false};
+}
+
+ArgvPlan make_argv_plan(const StepContext& context, const VmFacts& source) {
+    const PinnedBinary& binary = *context.request.binary;
+    return plan_argv({
+        source.argv,
+        source.machine,
+        binary.version,
+        binary.release.path,
+        release_tail(binary.release),
+        context.request.known_tails,
+    });
+}
+
+Verdict make_verdict(const StepContext& context, const VmFacts& source, const ArgvPlan& plan) {
+    const PinnedBinary& binary = *context.request.binary;
+    const ReleaseFacts release{binary.release.name.text(), binary.version, binary.build_id};
+    return find_blockers(source, context.port.source_process(), release, plan);
+}
+
 awaitable<StepResult> forward_preflight(StepContext& context) {
     const Result<Verdict> verdict = co_await judge(context);
     if (verdict.has_error()) {
@@ -97,7 +123,7 @@ awaitable<StepResult> forward_preflight(StepContext& context) {
         co_return failed(make_explained(Errc::blocked, verdict->blockers.front().reason));
     }
     if (context.request.is_dry_run) {
-        co_return StepResult{Outcome::failed, std::nullopt};
+        co_return nothing_to_complain_about();
     }
     co_return ok();
 }
@@ -130,18 +156,22 @@ awaitable<StepResult> wait_until_prepared(StepContext& context) {
     co_return silence ? unknown(*silence) : failed(make_explained(Errc::target_timeout));
 }
 
-awaitable<StepResult> forward_prepare(StepContext& context) {
-    const Result<void> unchanged = check_unchanged(*context.request.binary);
-    if (unchanged.has_error()) {
-        co_return failed(unchanged.error());
-    }
-    PrepareRequest request{
+PrepareRequest make_prepare_request(const StepContext& context) {
+    return {
         context.request.upgrade,
         context.request.binary->fd.get(),
         context.argv,
         context.before.pidfile,
         context.request.config.lease,
     };
+}
+
+awaitable<StepResult> forward_prepare(StepContext& context) {
+    const Result<void> unchanged = check_unchanged(*context.request.binary);
+    if (unchanged.has_error()) {
+        co_return failed(unchanged.error());
+    }
+    PrepareRequest request = make_prepare_request(context);
     const Result<void> begun = co_await context.port.prepare(std::move(request), context.deadline);
     if (begun.has_error()) {
         co_return from_failure(begun.error());
@@ -456,24 +486,15 @@ awaitable<Result<Verdict>> judge(StepContext& context) {
     Observation source = co_await context.port.observe_source(ask_deadline(context));
     if (!source.answers()) {
         if (source.why && source.why->code == make_error_code(Errc::not_patched)) {
-            co_return Verdict{{make_not_patched_blocker()}, false};
+            co_return make_not_patched_verdict();
         }
         co_return make_silent(source, Errc::not_answering);
     }
     context.report.from = source.facts.version;
     context.report.from_text = source.facts.version_text;
-    const PinnedBinary& binary = *context.request.binary;
-    context.report.to = binary.version;
-    const ArgvPlan plan = plan_argv({
-        source.facts.argv,
-        source.facts.machine,
-        binary.version,
-        binary.release.path,
-        release_tail(binary.release),
-        context.request.known_tails,
-    });
-    const ReleaseFacts release{binary.release.name.text(), binary.version, binary.build_id};
-    Verdict verdict = find_blockers(source.facts, context.port.source_process(), release, plan);
+    context.report.to = context.request.binary->version;
+    const ArgvPlan plan = make_argv_plan(context, source.facts);
+    Verdict verdict = make_verdict(context, source.facts, plan);
     context.before = std::move(source.facts);
     context.argv = plan.argv;
     co_return verdict;
