@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// The only program of the test guest: counts on the serial line, echoes on the network, fills and checks RAM, writes and
-// verifies a disk, and obeys a few words. The first error that each part sees is printed and kept; nothing is retried,
-// so that a byte lost in a hot upgrade is seen. README.md has the lines it prints and the parameters it takes.
+// The only program of the test guest: counts on the serial line, echoes on the network, fills and
+// checks RAM, writes and verifies a disk, and obeys a few words. The first error that each part
+// sees is printed and kept; nothing is retried, so that a byte lost in a hot upgrade is seen.
+// README.md has the lines it prints and the parameters it takes.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,6 +23,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -44,27 +46,24 @@ static atomic_ulong ram_passes, disk_passes, errors, udp_echoes, tcp_bytes, max_
 static atomic_ulong ram_rate_kib, disk_rate_kib; // KiB per second; 0 means as fast as it goes
 static atomic_bool first_error_seen[8];
 enum who { who_ram, who_disk, who_udp, who_tcp, who_clock, who_main };
-static const char *const who_name[] = {"ram", "disk", "udp", "tcp", "clock", "main"};
+static const char* const who_name[] = {"ram", "disk", "udp", "tcp", "clock", "main"};
 
 // ---- small helpers
 
-static uint64_t now_ns(clockid_t clock)
-{
+static uint64_t now_ns(clockid_t clock) {
     struct timespec t;
     clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void sleep_ns(uint64_t ns)
-{
+static void sleep_ns(uint64_t ns) {
     struct timespec t = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
     while (nanosleep(&t, &t) < 0 && errno == EINTR)
         ;
 }
 
 // One line, in one piece: lines of several threads never mix.
-__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
-{
+__attribute__((format(printf, 1, 2))) static void say(const char* format, ...) {
     char line[512];
     va_list arguments;
     va_start(arguments, format);
@@ -86,8 +85,8 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
     pthread_mutex_unlock(&serial_lock);
 }
 
-__attribute__((format(printf, 2, 3))) static void report_error(enum who who, const char *format, ...)
-{
+__attribute__((format(printf, 2, 3))) static void
+report_error(enum who who, const char* format, ...) {
     char what[400];
     va_list arguments;
     va_start(arguments, format);
@@ -99,14 +98,13 @@ __attribute__((format(printf, 2, 3))) static void report_error(enum who who, con
     }
 }
 
-static const char *parameter(const char *name, const char *otherwise)
-{
+static const char* parameter(const char* name, const char* otherwise) {
     static char values[32][128];
     static int used;
     size_t length = strlen(name);
-    for (const char *at = cmdline; (at = strstr(at, name)) != NULL; at += length) {
+    for (const char* at = cmdline; (at = strstr(at, name)) != NULL; at += length) {
         if ((at == cmdline || at[-1] == ' ') && at[length] == '=') {
-            char *value = values[used++ % 32];
+            char* value = values[used++ % 32];
             snprintf(value, 128, "%.*s", (int)strcspn(at + length + 1, " \n"), at + length + 1);
             return value;
         }
@@ -114,14 +112,12 @@ static const char *parameter(const char *name, const char *otherwise)
     return otherwise;
 }
 
-static unsigned long number(const char *name, unsigned long otherwise)
-{
-    const char *text = parameter(name, NULL);
+static unsigned long number(const char* name, unsigned long otherwise) {
+    const char* text = parameter(name, NULL);
     return text ? strtoul(text, NULL, 0) : otherwise;
 }
 
-static uint64_t mix(uint64_t x)
-{
+static uint64_t mix(uint64_t x) {
     x ^= x >> 30;
     x *= 0xbf58476d1ce4e5b9u;
     x ^= x >> 27;
@@ -129,8 +125,7 @@ static uint64_t mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-static void start(void *(*run)(void *), void *argument)
-{
+static void start(void* (*run)(void*), void* argument) {
     pthread_t thread;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
@@ -141,9 +136,13 @@ static void start(void *(*run)(void *), void *argument)
     }
 }
 
+// For the parts that answer: the load of the others is not to slow them down.
+static void go_first(void) {
+    setpriority(PRIO_PROCESS, 0, -15); // of this thread alone, on Linux
+}
+
 // Keeps a worker at its rate: waits until `bytes` done since `since` are due.
-static void pace(atomic_ulong *rate_kib, uint64_t bytes, uint64_t *since)
-{
+static void pace(atomic_ulong* rate_kib, uint64_t bytes, uint64_t* since) {
     unsigned long rate = atomic_load(rate_kib);
     uint64_t now = now_ns(CLOCK_MONOTONIC);
     if (rate == 0) {
@@ -161,10 +160,10 @@ static void pace(atomic_ulong *rate_kib, uint64_t bytes, uint64_t *since)
 
 // ---- clock: the counter
 
-static void *run_counter(void *unused)
-{
+static void* run_counter(void* unused) {
     (void)unused;
     unsigned long period_ms = number("qhup.count_ms", 10);
+    go_first();
     uint64_t before = now_ns(CLOCK_MONOTONIC);
     int64_t wall_before = (int64_t)now_ns(CLOCK_REALTIME);
     for (unsigned long count = 1;; count++) {
@@ -173,10 +172,14 @@ static void *run_counter(void *unused)
         uint64_t now = now_ns(CLOCK_MONOTONIC);
         int64_t wall = (int64_t)now_ns(CLOCK_REALTIME);
         if (now < before) {
-            report_error(who_clock, "the monotonic clock went back by %lu ns", (unsigned long)(before - now));
+            report_error(
+                who_clock, "the monotonic clock went back by %lu ns", (unsigned long)(before - now)
+            );
         }
         if (wall < wall_before - 1000000) {
-            report_error(who_clock, "the wall clock went back by %ld ns", (long)(wall_before - wall));
+            report_error(
+                who_clock, "the wall clock went back by %ld ns", (long)(wall_before - wall)
+            );
         }
         unsigned long gap = (unsigned long)((now - before) / 1000u);
         if (gap > atomic_load(&max_tick_gap_us)) {
@@ -190,17 +193,16 @@ static void *run_counter(void *unused)
 
 // ---- ram
 
-// Every word tells its page and the pass that wrote it: a page that is old, lost or from elsewhere shows.
-static void fill_page(uint64_t *page, uint64_t index, uint64_t pass)
-{
+// Every word tells its page and the pass that wrote it: a page that is old, lost or from elsewhere
+// shows.
+static void fill_page(uint64_t* page, uint64_t index, uint64_t pass) {
     uint64_t seed = mix(index * 2 + 1) ^ mix(pass);
     for (unsigned i = 0; i < PAGE / 8; i++) {
         page[i] = seed + i * 0x9e3779b97f4a7c15u;
     }
 }
 
-static bool check_page(const uint64_t *page, uint64_t index, uint64_t pass)
-{
+static bool check_page(const uint64_t* page, uint64_t index, uint64_t pass) {
     uint64_t seed = mix(index * 2 + 1) ^ mix(pass);
     uint64_t difference = 0;
     for (unsigned i = 0; i < PAGE / 8; i++) {
@@ -211,11 +213,11 @@ static bool check_page(const uint64_t *page, uint64_t index, uint64_t pass)
 
 static uint64_t ram_bytes;
 
-static void *run_ram(void *unused)
-{
+static void* run_ram(void* unused) {
     (void)unused;
     uint64_t pages = ram_bytes / PAGE;
-    uint8_t *memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t* memory =
+        mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         report_error(who_ram, "cannot map %lu MiB", (unsigned long)(ram_bytes / MIB));
         return NULL;
@@ -223,10 +225,15 @@ static void *run_ram(void *unused)
     uint64_t since = now_ns(CLOCK_MONOTONIC);
     for (uint64_t pass = 1;; pass++) {
         for (uint64_t i = 0; i < pages; i++) {
-            uint64_t *page = (uint64_t *)(memory + i * PAGE);
+            uint64_t* page = (uint64_t*)(memory + i * PAGE);
             if (pass > 1 && !check_page(page, i, pass - 1)) {
-                report_error(who_ram, "page %lu of %lu is not what pass %lu wrote", (unsigned long)i,
-                             (unsigned long)pages, (unsigned long)(pass - 1));
+                report_error(
+                    who_ram,
+                    "page %lu of %lu is not what pass %lu wrote",
+                    (unsigned long)i,
+                    (unsigned long)pages,
+                    (unsigned long)(pass - 1)
+                );
             }
             fill_page(page, i, pass);
             if (i % 16 == 15) {
@@ -247,16 +254,16 @@ struct disk_block {
 #define DISK_MAGIC 0x7168757064697363u
 
 struct disk_part {
-    const char *path;
+    const char* path;
     uint64_t first, blocks; // its share of the device
     unsigned id;
 };
 
-// Held for reading while a batch is on its way; a reboot takes it for good, so that it cuts no batch off.
+// Held for reading while a batch is on its way; a reboot takes it for good, so that it cuts no
+// batch off.
 static pthread_rwlock_t disk_in_use = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 
-static uint64_t block_sum(const struct disk_block *b)
-{
+static uint64_t block_sum(const struct disk_block* b) {
     uint64_t sum = b->magic ^ mix(b->block) ^ mix(b->generation + 1);
     for (unsigned i = 0; i < sizeof b->payload / 8; i++) {
         sum = (sum ^ b->payload[i]) * 0x100000001b3u;
@@ -264,8 +271,7 @@ static uint64_t block_sum(const struct disk_block *b)
     return sum;
 }
 
-static void make_block(struct disk_block *b, uint64_t block, uint64_t generation)
-{
+static void make_block(struct disk_block* b, uint64_t block, uint64_t generation) {
     b->magic = DISK_MAGIC;
     b->block = block;
     b->generation = generation;
@@ -276,46 +282,60 @@ static void make_block(struct disk_block *b, uint64_t block, uint64_t generation
     b->sum = block_sum(b);
 }
 
-static bool read_blocks(int fd, struct disk_block *to, uint64_t block, unsigned count)
-{
+static bool read_blocks(int fd, struct disk_block* to, uint64_t block, unsigned count) {
     ssize_t want = (ssize_t)count * BLOCK;
     ssize_t n = pread(fd, to, (size_t)want, (off_t)(block * BLOCK));
     if (n != want) {
-        report_error(who_disk, "reading %u blocks at %lu: %s", count, (unsigned long)block,
-                     n < 0 ? strerror(errno) : "short");
+        report_error(
+            who_disk,
+            "reading %u blocks at %lu: %s",
+            count,
+            (unsigned long)block,
+            n < 0 ? strerror(errno) : "short"
+        );
         return false;
     }
     return true;
 }
 
-static void verify_blocks(int fd, struct disk_block *buffer, const uint32_t *generations, const struct disk_part *part,
-                          uint64_t at, unsigned count)
-{
+static void verify_blocks(
+    int fd,
+    struct disk_block* buffer,
+    const uint32_t* generations,
+    const struct disk_part* part,
+    uint64_t at,
+    unsigned count
+) {
     if (!read_blocks(fd, buffer, part->first + at, count)) {
         return;
     }
     for (unsigned i = 0; i < count; i++) {
         uint32_t wanted = generations[at + i];
-        const struct disk_block *b = &buffer[i];
+        const struct disk_block* b = &buffer[i];
         if (wanted == 0) {
             continue;
         }
         if (b->magic != DISK_MAGIC || b->block != part->first + at + i || b->sum != block_sum(b)) {
             report_error(who_disk, "block %lu is damaged", (unsigned long)(part->first + at + i));
         } else if (b->generation != wanted) {
-            report_error(who_disk, "block %lu has generation %lu, not %lu", (unsigned long)(part->first + at + i),
-                         (unsigned long)b->generation, (unsigned long)wanted);
+            report_error(
+                who_disk,
+                "block %lu has generation %lu, not %lu",
+                (unsigned long)(part->first + at + i),
+                (unsigned long)b->generation,
+                (unsigned long)wanted
+            );
         }
     }
 }
 
-static void *run_disk(void *argument)
-{
-    struct disk_part *part = argument;
+static void* run_disk(void* argument) {
+    struct disk_part* part = argument;
     int fd = open(part->path, O_RDWR | O_DIRECT | O_CLOEXEC);
-    uint32_t *generations = calloc(part->blocks, sizeof *generations);
-    struct disk_block *buffer = NULL;
-    if (fd < 0 || !generations || posix_memalign((void **)&buffer, BLOCK, MAX_BATCH_BLOCKS * BLOCK)) {
+    uint32_t* generations = calloc(part->blocks, sizeof *generations);
+    struct disk_block* buffer = NULL;
+    if (fd < 0 || !generations ||
+        posix_memalign((void**)&buffer, BLOCK, MAX_BATCH_BLOCKS * BLOCK)) {
         report_error(who_disk, "cannot open %s: %s", part->path, strerror(errno));
         return NULL;
     }
@@ -325,15 +345,20 @@ static void *run_disk(void *argument)
             return NULL;
         }
         for (unsigned i = 0; i < MAX_BATCH_BLOCKS; i++) {
-            if (buffer[i].magic == DISK_MAGIC
-                && (buffer[i].block != part->first + at + i || buffer[i].sum != block_sum(&buffer[i]))) {
-                report_error(who_disk, "block %lu was torn before this boot", (unsigned long)(part->first + at + i));
+            if (buffer[i].magic == DISK_MAGIC && (buffer[i].block != part->first + at + i ||
+                                                  buffer[i].sum != block_sum(&buffer[i]))) {
+                report_error(
+                    who_disk,
+                    "block %lu was torn before this boot",
+                    (unsigned long)(part->first + at + i)
+                );
             }
         }
     }
     uint64_t random = mix(part->id + 1), since = now_ns(CLOCK_MONOTONIC);
     for (uint32_t generation = 1;; generation++) {
-        // A pass: random extents, as many blocks as the part has; each batch is written, flushed and read again.
+        // A pass: random extents, as many blocks as the part has; each batch is written, flushed
+        // and read again.
         for (uint64_t done = 0; done < part->blocks;) {
             pthread_rwlock_rdlock(&disk_in_use);
             random = mix(random + 1);
@@ -346,8 +371,13 @@ static void *run_disk(void *argument)
             ssize_t want = (ssize_t)count * BLOCK;
             ssize_t n = pwrite(fd, buffer, (size_t)want, (off_t)((part->first + at) * BLOCK));
             if (n != want) {
-                report_error(who_disk, "writing %u blocks at %lu: %s", count, (unsigned long)(part->first + at),
-                             n < 0 ? strerror(errno) : "short");
+                report_error(
+                    who_disk,
+                    "writing %u blocks at %lu: %s",
+                    count,
+                    (unsigned long)(part->first + at),
+                    n < 0 ? strerror(errno) : "short"
+                );
                 return NULL;
             }
             if (fsync(fd) < 0) {
@@ -373,13 +403,17 @@ static void *run_disk(void *argument)
 }
 
 // Returns the name of the disk in use, or "none".
-static const char *start_disk(void)
-{
+static const char* start_disk(void) {
     static char path[64];
     static struct disk_part parts[MAX_DISK_THREADS];
     snprintf(path, sizeof path, "%s", parameter("qhup.disk", "auto"));
     if (strcmp(path, "auto") == 0) {
-        strcpy(path, access("/dev/vda", F_OK) == 0 ? "/dev/vda" : access("/dev/sda", F_OK) == 0 ? "/dev/sda" : "none");
+        strcpy(
+            path,
+            access("/dev/vda", F_OK) == 0   ? "/dev/vda"
+            : access("/dev/sda", F_OK) == 0 ? "/dev/sda"
+                                            : "none"
+        );
     } else if (strcmp(path, "none") != 0 && path[0] != '/') {
         memmove(path + 5, path, strlen(path) + 1);
         memcpy(path, "/dev/", 5);
@@ -415,38 +449,41 @@ static const char *start_disk(void)
 
 // ---- network: UDP and TCP echo
 
-static int listen_on(int type)
-{
+static int listen_on(int type) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(ECHO_PORT)};
     int one = 1, fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0
-        || (type == SOCK_STREAM && listen(fd, 16) < 0)) {
-        report_error(type == SOCK_DGRAM ? who_udp : who_tcp, "port %d: %s", ECHO_PORT, strerror(errno));
+    if (fd < 0 || bind(fd, (struct sockaddr*)&address, sizeof address) < 0 ||
+        (type == SOCK_STREAM && listen(fd, 16) < 0)) {
+        report_error(
+            type == SOCK_DGRAM ? who_udp : who_tcp, "port %d: %s", ECHO_PORT, strerror(errno)
+        );
         return -1;
     }
     return fd;
 }
 
-static void *run_udp(void *unused)
-{
+static void* run_udp(void* unused) {
     (void)unused;
     static char packet[65536];
-    int fd = listen_on(SOCK_DGRAM);
+    int fd = listen_on(SOCK_DGRAM), bytes = 8 * (int)MIB;
+    // A burst after a pause is to be lost on the way here, if anywhere, not in the socket of a busy
+    // guest.
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
+    go_first();
     while (fd >= 0) {
         struct sockaddr_in from;
         socklen_t length = sizeof from;
-        ssize_t n = recvfrom(fd, packet, sizeof packet, 0, (struct sockaddr *)&from, &length);
+        ssize_t n = recvfrom(fd, packet, sizeof packet, 0, (struct sockaddr*)&from, &length);
         if (n >= 0) {
-            sendto(fd, packet, (size_t)n, 0, (struct sockaddr *)&from, length);
+            sendto(fd, packet, (size_t)n, 0, (struct sockaddr*)&from, length);
             atomic_fetch_add(&udp_echoes, 1);
         }
     }
     return NULL;
 }
 
-static bool echo_once(int fd)
-{
+static bool echo_once(int fd) {
     char bytes[4096];
     ssize_t n = read(fd, bytes, sizeof bytes);
     for (ssize_t done = 0; done < n;) {
@@ -460,10 +497,10 @@ static bool echo_once(int fd)
     return n > 0;
 }
 
-static void *run_tcp(void *unused)
-{
+static void* run_tcp(void* unused) {
     (void)unused;
     enum { most = 65 };
+    go_first();
     struct pollfd fds[most] = {{.fd = listen_on(SOCK_STREAM), .events = POLLIN}};
     nfds_t count = 1;
     while (fds[0].fd >= 0) {
@@ -490,8 +527,7 @@ static void *run_tcp(void *unused)
 
 // ---- words from the host
 
-static void end(int how)
-{
+static void end(int how) {
     pthread_rwlock_wrlock(&disk_in_use);
     say("bye");
     pthread_mutex_lock(&serial_lock); // the last line was the last
@@ -500,15 +536,19 @@ static void end(int how)
     reboot(how);
 }
 
-static void print_stat(void)
-{
-    say("stat ram_passes=%lu disk_passes=%lu udp=%lu tcp_bytes=%lu max_tick_gap_us=%lu uptime_ms=%lu errors=%lu",
-        atomic_load(&ram_passes), atomic_load(&disk_passes), atomic_load(&udp_echoes), atomic_load(&tcp_bytes),
-        atomic_load(&max_tick_gap_us), (unsigned long)(now_ns(CLOCK_BOOTTIME) / 1000000u), atomic_load(&errors));
+static void print_stat(void) {
+    say("stat ram_passes=%lu disk_passes=%lu udp=%lu tcp_bytes=%lu max_tick_gap_us=%lu "
+        "uptime_ms=%lu errors=%lu",
+        atomic_load(&ram_passes),
+        atomic_load(&disk_passes),
+        atomic_load(&udp_echoes),
+        atomic_load(&tcp_bytes),
+        atomic_load(&max_tick_gap_us),
+        (unsigned long)(now_ns(CLOCK_BOOTTIME) / 1000000u),
+        atomic_load(&errors));
 }
 
-static void *run_stat(void *unused)
-{
+static void* run_stat(void* unused) {
     (void)unused;
     unsigned long period_ms = number("qhup.stat_ms", 1000);
     for (;;) {
@@ -518,9 +558,8 @@ static void *run_stat(void *unused)
     return NULL;
 }
 
-static void *run_power_button(void *argument)
-{
-    int fd = *(int *)argument;
+static void* run_power_button(void* argument) {
+    int fd = *(int*)argument;
     free(argument);
     struct input_event event;
     while (read(fd, &event, sizeof event) == (ssize_t)sizeof event) {
@@ -532,12 +571,11 @@ static void *run_power_button(void *argument)
     return NULL;
 }
 
-static void watch_power_buttons(void)
-{
+static void watch_power_buttons(void) {
     char path[32];
     for (int i = 0; i < 8; i++) {
         snprintf(path, sizeof path, "/dev/input/event%d", i);
-        int *fd = malloc(sizeof *fd);
+        int* fd = malloc(sizeof *fd);
         *fd = open(path, O_RDONLY | O_CLOEXEC);
         if (*fd >= 0) {
             start(run_power_button, fd);
@@ -547,8 +585,7 @@ static void watch_power_buttons(void)
     }
 }
 
-static void obey(char *line)
-{
+static void obey(char* line) {
     unsigned long value;
     char what[16];
     if (strcmp(line, "reboot") == 0) {
@@ -560,7 +597,8 @@ static void obey(char *line)
     } else if (strcmp(line, "stat") == 0) {
         print_stat();
     } else if (strcmp(line, "time") == 0) {
-        say("time wall_ns=%lu monotonic_ns=%lu", (unsigned long)now_ns(CLOCK_REALTIME),
+        say("time wall_ns=%lu monotonic_ns=%lu",
+            (unsigned long)now_ns(CLOCK_REALTIME),
             (unsigned long)now_ns(CLOCK_MONOTONIC));
     } else if (strcmp(line, "reset-gap") == 0) {
         atomic_store(&max_tick_gap_us, 0);
@@ -573,8 +611,7 @@ static void obey(char *line)
     }
 }
 
-static void obey_the_serial_line(void)
-{
+static void obey_the_serial_line(void) {
     char line[128];
     size_t length = 0;
     for (;;) {
@@ -594,8 +631,7 @@ static void obey_the_serial_line(void)
 
 // ---- start
 
-static void open_serial(void)
-{
+static void open_serial(void) {
     serial_fd = open(parameter("qhup.serial", "/dev/ttyS0"), O_RDWR | O_NOCTTY | O_CLOEXEC);
     struct termios mode;
     if (tcgetattr(serial_fd, &mode) == 0) {
@@ -606,11 +642,10 @@ static void open_serial(void)
     }
 }
 
-static unsigned long available_mib(void)
-{
+static unsigned long available_mib(void) {
     unsigned long kib = 0;
     char line[128];
-    FILE *file = fopen("/proc/meminfo", "re");
+    FILE* file = fopen("/proc/meminfo", "re");
     while (file && fgets(line, sizeof line, file)) {
         if (sscanf(line, "MemAvailable: %lu", &kib) == 1) {
             break;
@@ -622,9 +657,8 @@ static unsigned long available_mib(void)
     return kib / 1024;
 }
 
-int main(void)
-{
-    FILE *file = fopen("/proc/cmdline", "re");
+int main(void) {
+    FILE* file = fopen("/proc/cmdline", "re");
     if (file) {
         if (!fgets(cmdline, sizeof cmdline, file)) {
             cmdline[0] = 0;
@@ -632,7 +666,8 @@ int main(void)
         fclose(file);
     }
     open_serial();
-    // Idle: a few MiB a second, so that a guest costs an emulating host little. Load: as fast as it goes.
+    // Idle: a few MiB a second, so that a guest costs an emulating host little. Load: as fast as it
+    // goes.
     bool load = strcmp(parameter("qhup.mode", "idle"), "load") == 0;
     ram_rate_kib = number("qhup.ram_rate_kib", load ? 0 : 4096);
     disk_rate_kib = number("qhup.disk_rate_kib", load ? 0 : 512);
@@ -641,13 +676,16 @@ int main(void)
 
     start(run_udp, NULL);
     start(run_tcp, NULL);
-    const char *disk = start_disk();
+    const char* disk = start_disk();
     if (ram_bytes >= MIB) {
         start(run_ram, NULL);
     }
     watch_power_buttons();
-    say("ready vcpus=%ld ram_mib=%lu disk=%s uptime_ms=%lu", sysconf(_SC_NPROCESSORS_ONLN),
-        (unsigned long)(ram_bytes / MIB), disk, (unsigned long)(now_ns(CLOCK_BOOTTIME) / 1000000u));
+    say("ready vcpus=%ld ram_mib=%lu disk=%s uptime_ms=%lu",
+        sysconf(_SC_NPROCESSORS_ONLN),
+        (unsigned long)(ram_bytes / MIB),
+        disk,
+        (unsigned long)(now_ns(CLOCK_BOOTTIME) / 1000000u));
     start(run_counter, NULL);
     start(run_stat, NULL);
     obey_the_serial_line();

@@ -6,7 +6,7 @@
     import processes
 
     processes.exit_on_signals()
-    with NetRig() as net, Guest(find_qemu("7.2"), net=net, machine="pc", vcpus=2, disk=Disk("qcow2", "virtio-scsi")) as vm:
+    with NetRig() as net, Guest(find_qemu("7.2"), net=net, vcpus=2, disk=Disk("raw", "virtio-scsi")) as vm:
         vm.wait_ready()
         vm.qmp.execute("query-status")        # the test's own monitor; the daemon's is vm.daemon_qmp_path
         ...upgrade...
@@ -14,10 +14,11 @@
         vm.check()                            # the counter had no gap, no part of the guest saw an error
         print(vm.pid(), vm.serial.longest_gap_ms, vm.stat())
 
-After an upgrade the VM lives in another process, first a child of the one that we started, then ours (processes.adopt_orphans).
-`pid()` asks QEMU; `stop()` ends whatever process has this VM's folder in its command line.
+After an upgrade the VM lives in another process, first a child of the one that we started, then ours
+(processes.adopt_orphans). `pid()` asks QEMU; `stop()` ends whatever process has this VM's folder in its command line.
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -40,7 +41,7 @@ PREFIX = "qhup-vm-"
 
 
 def folder_of_tests():
-    """Where VMs have their folders: $QHUP_TEST_DIR, else the system's for temporary files. Short, as paths of sockets are."""
+    """Where VMs have their folders: $QHUP_TEST_DIR, else the system's temporary one. Short, as paths of sockets are."""
     return pathlib.Path(os.environ.get("QHUP_TEST_DIR") or tempfile.gettempdir())
 
 
@@ -53,27 +54,32 @@ def remove_leftovers():
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def last_line(command):
+    """The last line that the command prints, "" if none: by our scripts' custom, the result."""
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip().split("\n")[-1]
+
+
+@functools.cache
 def find_qemu(base, *, stock=False):
     """The qemu-system-x86_64 that scripts/build-qemu made for `base` ("7.2" or "10.0").
 
-    $QHUP_QEMU_7_2 and $QHUP_QEMU_10_0 (folders, set by scripts/test) come first. Never builds: raises FileNotFoundError.
+    $QHUP_QEMU_7_2 and $QHUP_QEMU_10_0 (set by scripts/test) come first. Never builds; raises FileNotFoundError.
     """
     folder = None if stock else os.environ.get("QHUP_QEMU_" + base.replace(".", "_"))
     if not folder:
-        command = [ROOT / "scripts" / "build-qemu", base, "--print-dir", *(["--stock"] if stock else [])]
-        folder = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip().split("\n")[-1]
+        folder = last_line([ROOT / "scripts" / "build-qemu", base, "--print-dir", *(["--stock"] if stock else [])])
     binary = pathlib.Path(folder) / "bin" / "qemu-system-x86_64"
     if not binary.exists():
         raise FileNotFoundError(f"QEMU {base} is not built; run scripts/build-qemu {base}{' --stock' if stock else ''}")
     return binary
 
 
+@functools.cache
 def find_guest():
     """The folder with vmlinuz and initrd; made if need be (seconds). $QHUP_GUEST comes first."""
     folder = os.environ.get("QHUP_GUEST")
     if not folder:
-        command = [ROOT / "tests" / "guest" / "build-guest"]
-        folder = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip().split("\n")[-1]
+        folder = last_line([ROOT / "tests" / "guest" / "build-guest"])
     return pathlib.Path(folder)
 
 
@@ -100,7 +106,7 @@ class Guest:
     machine: str = "pc"  # "pc" and "q35" mean the versioned types that both bases have; or any type
     vcpus: int = 1
     memory_mib: int = 256
-    ram: str = "hot-upgrade"  # -machine hot-upgrade=on; "memfd": memory-backend-memfd,share=on; "private": plain -m (stock)
+    ram: str = "hot-upgrade"  # -machine hot-upgrade=on; "memfd": a shared memory backend; "private": plain -m
     accel: str = "tcg"
     cpu: str = "qemu64"
     disk: Disk | None = field(default_factory=Disk)
@@ -279,7 +285,8 @@ class Guest:
         arguments += ["-device", "VGA,id=vga0"]
         if self.vnc is not None:
             arguments += ["-vnc", f"unix:{self.vnc_path}" if self.vnc == "unix" else self.vnc]
-        arguments += ["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0,id=rngdev0"]
+        arguments += ["-object", "rng-random,id=rng0,filename=/dev/urandom"]
+        arguments += ["-device", "virtio-rng-pci,rng=rng0,id=rngdev0"]
         arguments += ["-device", "virtio-balloon-pci,id=balloon0"]
         if self.tap is not None:
             queues = f",queues={self.queues}" if self.queues > 1 else ""
@@ -332,8 +339,8 @@ class Guest:
                 file.truncate(disk.size_mib << 20)
         else:
             tool = pathlib.Path(self.binary).with_name("qemu-img")
-            command = [tool if tool.exists() else "qemu-img", "create", "-q", "-f", disk.format, disk.path, f"{disk.size_mib}M"]
-            subprocess.run(command, check=True)
+            command = [tool if tool.exists() else "qemu-img", "create", "-q", "-f", disk.format, disk.path]
+            subprocess.run([*command, f"{disk.size_mib}M"], check=True)
 
     def _connect_serial(self):
         deadline = time.monotonic() + 20

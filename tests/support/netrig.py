@@ -4,16 +4,16 @@
 Nothing of it touches the host's network. Needs root. All taps are ports of one bridge, which has the host's address:
 
     with NetRig() as net:                        # namespace qhup-<run id>, bridge br0 = 10.77.0.1/24
-        tap = net.add_tap()                      # -> Tap(name="tap1", guest_ip="10.77.0.2", cidr="10.77.0.2/24", mac=...)
+        tap = net.add_tap()                      # -> Tap(name="tap1", guest_ip="10.77.0.2", cidr=".../24", mac=...)
         net.run(["ping", "-c1", tap.guest_ip])   # a command in the namespace
         sock = net.connect(tap.guest_ip, 7)      # a socket of the namespace, used from here
 
-Only the *network* namespace is entered (nsenter --net), never a mount namespace as `ip netns exec` makes one: a QEMU in
-another mount namespace than its upgrader is a case of its own.
+Only the *network* namespace is entered (nsenter --net), never a mount namespace as `ip netns exec` makes one: a QEMU
+in another mount namespace than its upgrader is a case of its own.
 
-The namespace is removed, and what still runs in it is killed, when the context ends, also through SIGINT or SIGTERM if the
-program called processes.exit_on_signals(). What a killed run (SIGKILL) left is removed by the next NetRig: the run id has the
-pid in it.
+The namespace is removed, and what still runs in it is killed, when the context ends, also through SIGINT or SIGTERM if
+the program called processes.exit_on_signals(). What a killed run (SIGKILL) left is removed by the next NetRig: the run
+id has the pid in it.
 """
 
 import contextlib

@@ -3,9 +3,12 @@
 
     with Prober(net, tap.guest_ip) as prober:      # a packet every millisecond from now on
         ...upgrade...
-        result = prober.finish()                   # a dict: sent, received, lost, duplicated, reordered, corrupted,
-                                                   # rtt_ms{min,median,p99,max}, longest_gap{ms,start_ns,end_ns}, gaps[...]
+        result = prober.finish()
     assert result["lost"] == 0 and result["longest_gap"]["ms"] < 300
+
+The result: sent, received, lost, duplicated, reordered, corrupted, send_errors, first_answer_ns, last_answer_ns,
+rtt_ms {min, median, p99, max}, max_late_send_ms, longest_gap {ms, start_ns, end_ns}, gaps [...] (those from gap_ms on),
+lost_sequences [...] (the first 50). Times are CLOCK_MONOTONIC.
 """
 
 import hashlib
@@ -46,8 +49,8 @@ class Prober:
 
     def __init__(self, net, guest_ip, *, port=7, interval_us=1000, gap_ms=20, drain_ms=1000, size=64):
         self._net = net
-        self._command = [find_udp_prober(), "--to", f"{guest_ip}:{port}", "--interval-us", interval_us, "--gap-ms", gap_ms]
-        self._command += ["--drain-ms", drain_ms, "--size", size]
+        self._command = [find_udp_prober(), "--to", f"{guest_ip}:{port}", "--interval-us", interval_us]
+        self._command += ["--gap-ms", gap_ms, "--drain-ms", drain_ms, "--size", size]
         self._process = None
 
     def __enter__(self):

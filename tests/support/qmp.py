@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A small synchronous QMP client for the tests: ids, events, descriptors by SCM_RIGHTS.
 
-It believes QEMU (unlike qmp-client/, it bounds nothing), and is for one thread. Answers may come in any order, as on the
-control socket of a patched QEMU:
+It believes QEMU (unlike qmp-client/, it bounds nothing), and is for one thread. Answers may come in any order, as on
+the control socket of a patched QEMU:
 
     with Qmp.connect("/run/x/qmp.sock") as vm:
         vm.execute("query-status")                      # -> {"running": True, ...} or raises QmpError
@@ -87,7 +87,7 @@ class Qmp:
         return self._socket.fileno()
 
     def peer_pid(self):
-        """The process that listened on the socket (SO_PEERCRED). After an upgrade, until the target listens anew, the old one."""
+        """The pid that listened on the socket (SO_PEERCRED): after an upgrade the old one, until the target listens."""
         size = struct.calcsize("3i")
         return struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]
 

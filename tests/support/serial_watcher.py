@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Stays connected to the test guest's serial port and judges every line of it (tests/guest/README.md has the lines).
 
-A problem is: a gap or a repeat in the counter, a line "error: ...", a complaint of the guest's kernel, a reboot that nobody
-expected, the end of the connection. `check()` raises if there was one.
+A problem is: a gap or a repeat in the counter, a line "error: ...", a complaint of the guest's kernel, a reboot that
+nobody expected, the end of the connection. `check()` raises if there was one.
 """
 
 import re

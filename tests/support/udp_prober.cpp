@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Sends a numbered UDP packet every millisecond to an echo server in a guest and says what came back and when not:
-// lost, duplicated, reordered, round-trip times, and the gaps between two answers. One thread, no allocation while it
-// runs; asks for real-time priority so that a busy host does not look like a busy guest. Prints one JSON object when
-// its time is over or at SIGTERM or SIGINT. Times are CLOCK_MONOTONIC, as in QEMU's own timings.
+// Sends a numbered UDP packet every millisecond to an echo server in a guest and says what came
+// back and when not: lost, duplicated, reordered, round-trip times, and the gaps between two
+// answers. One thread, no allocation while it runs; asks for real-time priority so that a busy host
+// does not look like a busy guest. Prints one JSON object when its time is over or at SIGTERM or
+// SIGINT. Times are CLOCK_MONOTONIC, as in QEMU's own timings.
 
 #include <arpa/inet.h>
-#include <csignal>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -95,12 +96,28 @@ public:
 
     void print() {
         std::sort(round_trips_ns_.begin(), round_trips_ns_.end());
-        std::printf("{\"sent\": %zu, \"received\": %" PRIu64 ", \"lost\": %" PRIu64, received_.size(), distinct_, lost());
-        std::printf(", \"duplicated\": %" PRIu64 ", \"reordered\": %" PRIu64, duplicated_, reordered_);
-        std::printf(", \"corrupted\": %" PRIu64 ", \"send_errors\": %" PRIu64, corrupted_, send_errors_);
-        std::printf(", \"first_answer_ns\": %" PRId64 ", \"last_answer_ns\": %" PRId64, first_ns_, last_ns_);
-        std::printf(", \"rtt_ms\": {\"min\": %.3f, \"median\": %.3f, \"p99\": %.3f, \"max\": %.3f}", round_trip_ms(0),
-                    round_trip_ms(50), round_trip_ms(99), round_trip_ms(100));
+        std::printf(
+            "{\"sent\": %zu, \"received\": %" PRIu64 ", \"lost\": %" PRIu64,
+            received_.size(),
+            distinct_,
+            lost()
+        );
+        std::printf(
+            ", \"duplicated\": %" PRIu64 ", \"reordered\": %" PRIu64, duplicated_, reordered_
+        );
+        std::printf(
+            ", \"corrupted\": %" PRIu64 ", \"send_errors\": %" PRIu64, corrupted_, send_errors_
+        );
+        std::printf(
+            ", \"first_answer_ns\": %" PRId64 ", \"last_answer_ns\": %" PRId64, first_ns_, last_ns_
+        );
+        std::printf(
+            ", \"rtt_ms\": {\"min\": %.3f, \"median\": %.3f, \"p99\": %.3f, \"max\": %.3f}",
+            round_trip_ms(0),
+            round_trip_ms(50),
+            round_trip_ms(99),
+            round_trip_ms(100)
+        );
         std::printf(", \"max_late_send_ms\": %.3f, \"longest_gap\": ", in_ms(max_late_ns_));
         print_gap(longest_);
         std::printf(", \"gaps\": [");
@@ -120,11 +137,17 @@ public:
     }
 
 private:
-    static double in_ms(std::int64_t ns) { return static_cast<double>(ns) / static_cast<double>(kNsPerMs); }
+    static double in_ms(std::int64_t ns) {
+        return static_cast<double>(ns) / static_cast<double>(kNsPerMs);
+    }
 
     static void print_gap(const Gap& gap) {
-        std::printf("{\"ms\": %.3f, \"start_ns\": %" PRId64 ", \"end_ns\": %" PRId64 "}", in_ms(gap.end_ns - gap.start_ns),
-                    gap.start_ns, gap.end_ns);
+        std::printf(
+            "{\"ms\": %.3f, \"start_ns\": %" PRId64 ", \"end_ns\": %" PRId64 "}",
+            in_ms(gap.end_ns - gap.start_ns),
+            gap.start_ns,
+            gap.end_ns
+        );
     }
 
     [[nodiscard]] std::uint64_t lost() const { return received_.size() - distinct_; }
@@ -175,9 +198,12 @@ std::int64_t now_ns() {
 }
 
 [[noreturn]] void usage() {
-    std::fputs("usage: udp-prober --to ADDRESS:PORT [--interval-us 1000] [--duration-s 0] [--drain-ms 1000] [--gap-ms 20]\n"
-               "                  [--size 64]\n",
-               stderr);
+    std::fputs(
+        "usage: udp-prober --to ADDRESS:PORT [--interval-us 1000] [--duration-s 0] [--drain-ms "
+        "1000] [--gap-ms 20]\n"
+        "                  [--size 64]\n",
+        stderr
+    );
     std::exit(2);
 }
 
@@ -190,10 +216,13 @@ Options parse_options(const std::vector<std::string>& words) {
         if (name == "--to") {
             const std::size_t colon = value.rfind(':');
             options.to.sin_family = AF_INET;
-            if (colon == std::string::npos || inet_pton(AF_INET, value.substr(0, colon).c_str(), &options.to.sin_addr) != 1) {
+            if (colon == std::string::npos ||
+                inet_pton(AF_INET, value.substr(0, colon).c_str(), &options.to.sin_addr) != 1) {
                 usage();
             }
-            options.to.sin_port = htons(static_cast<std::uint16_t>(std::strtoul(value.c_str() + colon + 1, nullptr, 10)));
+            options.to.sin_port = htons(
+                static_cast<std::uint16_t>(std::strtoul(value.c_str() + colon + 1, nullptr, 10))
+            );
         } else if (name == "--interval-us") {
             options.interval_ns = static_cast<std::int64_t>(number * 1e3);
         } else if (name == "--duration-s") {
@@ -203,7 +232,8 @@ Options parse_options(const std::vector<std::string>& words) {
         } else if (name == "--gap-ms") {
             options.gap_ns = static_cast<std::int64_t>(number * 1e6);
         } else if (name == "--size") {
-            options.packet_bytes = std::clamp(static_cast<std::size_t>(number), sizeof(Packet), kMaxPacketBytes);
+            options.packet_bytes =
+                std::clamp(static_cast<std::size_t>(number), sizeof(Packet), kMaxPacketBytes);
         } else {
             usage();
         }
@@ -229,7 +259,8 @@ void receive_all(int fd, std::uint32_t run, Statistics& statistics) {
         if (static_cast<std::size_t>(n) >= sizeof packet) {
             std::memcpy(&packet, bytes, sizeof packet);
         }
-        if (static_cast<std::size_t>(n) < sizeof packet || packet.magic != kMagic || packet.run != run) {
+        if (static_cast<std::size_t>(n) < sizeof packet || packet.magic != kMagic ||
+            packet.run != run) {
             statistics.on_foreign();
         } else {
             statistics.on_received(packet, now);
@@ -238,8 +269,15 @@ void receive_all(int fd, std::uint32_t run, Statistics& statistics) {
 }
 
 /// Receives until `deadline_ns` or a signal.
-void receive_until(int fd, std::int64_t deadline_ns, std::uint32_t run, const sigset_t& open_mask, Statistics& statistics) {
-    for (std::int64_t left = deadline_ns - now_ns(); left > 0 && stop_requested == 0; left = deadline_ns - now_ns()) {
+void receive_until(
+    int fd,
+    std::int64_t deadline_ns,
+    std::uint32_t run,
+    const sigset_t& open_mask,
+    Statistics& statistics
+) {
+    for (std::int64_t left = deadline_ns - now_ns(); left > 0 && stop_requested == 0;
+         left = deadline_ns - now_ns()) {
         const timespec wait{left / 1'000'000'000, left % 1'000'000'000};
         pollfd readable{fd, POLLIN, 0};
         if (ppoll(&readable, 1, &wait, &open_mask) > 0) {
@@ -260,7 +298,9 @@ int run_prober(const Options& options) {
     }
     sched_param priority{};
     priority.sched_priority = 10;
-    sched_setscheduler(0, SCHED_FIFO, &priority); // without it (not root) the figures are only less sharp
+    sched_setscheduler(
+        0, SCHED_FIFO, &priority
+    ); // without it (not root) the figures are only less sharp
 
     // Signals are taken only while we wait.
     sigset_t blocked;
@@ -290,7 +330,9 @@ int run_prober(const Options& options) {
         std::memcpy(bytes.data(), &packet, sizeof packet);
         ssize_t sent = send(fd, bytes.data(), bytes.size(), 0);
         if (sent < 0 && errno == ECONNREFUSED) {
-            sent = send(fd, bytes.data(), bytes.size(), 0); // the first call only fetched an older error
+            sent = send(
+                fd, bytes.data(), bytes.size(), 0
+            ); // the first call only fetched an older error
         }
         if (sent < 0) {
             statistics.on_send_error();
@@ -304,7 +346,9 @@ int run_prober(const Options& options) {
     stop_requested = 0;
     const std::int64_t drained = now_ns() + options.drain_ns;
     while (!statistics.all_received() && stop_requested == 0 && now_ns() < drained) {
-        receive_until(fd, std::min(now_ns() + 10 * kNsPerMs, drained), packet.run, open_mask, statistics);
+        receive_until(
+            fd, std::min(now_ns() + 10 * kNsPerMs, drained), packet.run, open_mask, statistics
+        );
     }
     statistics.print();
     close(fd);
