@@ -122,6 +122,12 @@ Result<const Json*> get_member(
     return member;
 }
 
+bool is_uint64(const Json& value) {
+    // why: a parsed number is unsigned already; one made by us may be a signed 5
+    return value.is_number_unsigned() ||
+           (value.is_number_integer() && value.get<std::int64_t>() >= 0);
+}
+
 bool is_int64(const Json& value) {
     if (value.is_number_unsigned()) {
         return value.get<std::uint64_t>() <=
@@ -137,9 +143,7 @@ Result<const Json*> get_int_member(const Json& object, const char* key, bool may
     return get_member(object, key, "integer", may_lack, is_int64);
 }
 Result<const Json*> get_uint_member(const Json& object, const char* key, bool may_lack) {
-    return get_member(object, key, "unsigned integer", may_lack, [](const Json& v) {
-        return v.is_number_unsigned();
-    });
+    return get_member(object, key, "unsigned integer", may_lack, is_uint64);
 }
 Result<const Json*> get_bool_member(const Json& object, const char* key, bool may_lack) {
     return get_member(object, key, "truth value", may_lack, [](const Json& v) {
