@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/client.hpp"
+
+#include "common/unique_fd.hpp"
+#include "common/version.hpp"
+
+#include <boost/asio/buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <limits>
+#include <optional>
+
+namespace qhup::ctl {
+namespace {
+
+namespace http = boost::beast::http;
+using Clock = std::chrono::steady_clock;
+using Parser = http::response_parser<http::string_body>;
+
+constexpr std::uint64_t kMaxBodyBytes = 256U << 20U;
+constexpr std::uint32_t kMaxHeaderBytes = 64U << 10U;
+constexpr std::chrono::seconds kSilence{60}; // an event stream is never silent for so long
+
+std::atomic<bool> interrupted{false};
+
+void on_signal(int /*signal*/) {
+    interrupted = true;
+}
+
+class CtlCategory final : public Category {
+public:
+    constexpr CtlCategory() noexcept : Category(0x3b1f7a94c02de56bU) {}
+
+    const char* name() const noexcept override { return "qhup.ctl"; }
+
+    std::string message(int value) const override { return wire_code(value); }
+
+    Severity severity(int /*value*/) const noexcept override { return Severity::transient; }
+
+    const char* wire_code(int value) const noexcept override {
+        switch (static_cast<Errc>(value)) {
+        case Errc::unreachable: return "unreachable";
+        case Errc::not_permitted: return "not_permitted";
+        case Errc::no_answer: return "no_answer";
+        case Errc::bad_answer: return "bad_answer";
+        case Errc::detached: return "detached";
+        }
+        return "internal_error";
+    }
+};
+
+Failure went_away() {
+    return make_failure(
+        Errc::unreachable,
+        "qhupd went away before it answered. VMs are not harmed by that: when it is back, "
+        "'qhupd-ctl status' says what it finished or undid"
+    );
+}
+
+Failure cannot_connect(const std::string& path, int reason) {
+    if (reason == EACCES || reason == EPERM) {
+        return make_failure(
+            Errc::not_permitted,
+            "you may not open " + path + ". Run this as root or as a member of the group that [api] "
+                                         "in qhupd.conf names"
+        );
+    }
+    const std::string why = reason == ENOENT         ? "there is no socket " + path
+                            : reason == ECONNREFUSED ? "nobody listens on " + path
+                                                     : "cannot connect to " + path;
+    return make_failure(
+        Errc::unreachable,
+        "qhupd does not run, or listens somewhere else: " + why +
+            ". See 'systemctl status qhupd', or name its socket with --socket"
+    );
+}
+
+Result<UniqueFd> connect_to(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+        return make_failure(
+            Errc::unreachable, "the socket path " + path + " is too long for a Unix socket"
+        );
+    }
+    std::memcpy(static_cast<char*>(address.sun_path), path.data(), path.size());
+    UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!fd) {
+        return make_system_failure(errno, "making a socket");
+    }
+    const auto* generic = reinterpret_cast<const sockaddr*>(&address);
+    if (::connect(fd.get(), generic, sizeof(address)) != 0) {
+        return cannot_connect(path, errno);
+    }
+    return fd;
+}
+
+/// One request and its answer on one connection.
+class Exchange {
+public:
+    explicit Exchange(UniqueFd fd) : fd_(std::move(fd)) {
+        parser_.body_limit(kMaxBodyBytes);
+        parser_.header_limit(kMaxHeaderBytes);
+        parser_.eager(true);
+    }
+
+    Result<void> send(std::string_view bytes) {
+        while (!bytes.empty()) {
+            const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+            if (sent < 0 && errno == EINTR) {
+                continue;
+            }
+            if (sent < 0) {
+                // why: a server that refuses us answers and closes without reading the request.
+                return {};
+            }
+            bytes.remove_prefix(static_cast<std::size_t>(sent));
+        }
+        return {};
+    }
+
+    /// Reads what is there once. False: the answer is complete.
+    Result<bool> read_some(Clock::time_point until, bool is_interruptible) {
+        if (parser_.is_done()) {
+            return false;
+        }
+        const auto ready = wait_readable(until, is_interruptible);
+        if (ready.has_error()) {
+            return ready.error();
+        }
+        std::array<char, 64U * 1024U> chunk; // filled by recv
+        const ssize_t got = ::recv(fd_.get(), chunk.data(), chunk.size(), 0);
+        if (got < 0 && errno == EINTR) {
+            return true;
+        }
+        if (got <= 0) {
+            return went_away();
+        }
+        pending_.append(chunk.data(), static_cast<std::size_t>(got));
+        return parse_pending();
+    }
+
+    const Parser& parser() const { return parser_; }
+    std::string& body() { return parser_.get().body(); }
+
+private:
+    Result<void> wait_readable(Clock::time_point until, bool is_interruptible) {
+        // why: signals are open only inside ppoll, so that none is missed before it.
+        sigset_t inside;
+        sigemptyset(&inside);
+        for (;;) {
+            if (is_interruptible && interrupted) {
+                return make_failure(Errc::detached, "interrupted");
+            }
+            const auto left = until - Clock::now();
+            if (left <= Clock::duration::zero()) {
+                return make_failure(
+                    Errc::no_answer,
+                    "qhupd is there but did not answer in time. See 'systemctl status qhupd'"
+                );
+            }
+            const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
+            const auto rest = std::chrono::duration_cast<std::chrono::nanoseconds>(left - seconds);
+            const timespec timeout{seconds.count(), rest.count()};
+            pollfd entry{fd_.get(), POLLIN, 0};
+            const int ready = ::ppoll(&entry, 1, &timeout, is_interruptible ? &inside : nullptr);
+            if (ready > 0) {
+                return {};
+            }
+        }
+    }
+
+    Result<bool> parse_pending() {
+        while (!pending_.empty() && !parser_.is_done()) {
+            error_code error;
+            const std::size_t used = parser_.put(boost::asio::buffer(pending_), error);
+            pending_.erase(0, used);
+            if (error == http::error::need_more) {
+                return true;
+            }
+            if (error) {
+                return make_failure(Errc::bad_answer, "what answers on the socket is not qhupd");
+            }
+        }
+        return !parser_.is_done();
+    }
+
+    UniqueFd fd_;
+    std::string pending_;
+    Parser parser_;
+};
+
+std::string
+format_request(std::string_view method, std::string_view target, std::string_view body) {
+    std::string request(method);
+    request += " " + std::string(target) + " HTTP/1.1\r\nHost: qhupd\r\nUser-Agent: qhupd-ctl/" +
+               std::string(kVersion) + "\r\nConnection: close\r\n";
+    if (!body.empty()) {
+        request += "Content-Type: application/json\r\n";
+    }
+    request += "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n";
+    request += body;
+    return request;
+}
+
+Reply reply_of(Exchange& exchange) {
+    return {static_cast<int>(exchange.parser().get().result_int()), std::move(exchange.body())};
+}
+
+} // namespace
+
+error_code make_error_code(Errc value) noexcept {
+    static const CtlCategory category;
+    return {static_cast<int>(value), category};
+}
+
+Result<Reply> Client::request(
+    std::string_view method,
+    std::string_view target,
+    std::string_view body,
+    std::chrono::milliseconds patience
+) {
+    auto fd = connect_to(path_);
+    if (fd.has_error()) {
+        return fd.error();
+    }
+    const auto until = Clock::now() + patience;
+    Exchange exchange(std::move(*fd));
+    if (const auto sent = exchange.send(format_request(method, target, body)); sent.has_error()) {
+        return sent.error();
+    }
+    for (;;) {
+        const auto has_more = exchange.read_some(until, false);
+        if (has_more.has_error()) {
+            return has_more.error();
+        }
+        if (!*has_more) {
+            return reply_of(exchange);
+        }
+    }
+}
+
+Result<Reply> Client::follow(
+    std::string_view target, const std::function<Reading(std::string_view line)>& on_line
+) {
+    auto fd = connect_to(path_);
+    if (fd.has_error()) {
+        return fd.error();
+    }
+    Exchange exchange(std::move(*fd));
+    if (const auto sent = exchange.send(format_request("GET", target, {})); sent.has_error()) {
+        return sent.error();
+    }
+    for (;;) {
+        const auto has_more = exchange.read_some(Clock::now() + kSilence, true);
+        if (has_more.has_error()) {
+            return has_more.error();
+        }
+        const bool is_stream =
+            exchange.parser().is_header_done() && exchange.parser().get().result_int() == 200;
+        std::string& body = exchange.body();
+        for (auto end = body.find('\n'); is_stream && end != std::string::npos;
+             end = body.find('\n')) {
+            const std::string line = body.substr(0, end);
+            body.erase(0, end + 1);
+            if (!line.empty() && on_line(line) == Reading::stop) {
+                return Reply{200, {}};
+            }
+        }
+        if (!*has_more) {
+            return reply_of(exchange);
+        }
+    }
+}
+
+void detach_on_interrupt() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    // invariant: blocked everywhere but inside ppoll.
+    sigprocmask(SIG_BLOCK, &signals, nullptr);
+    struct sigaction action {};
+    action.sa_handler = on_signal;
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
+}
+
+bool was_interrupted() noexcept {
+    return interrupted;
+}
+
+} // namespace qhup::ctl

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// HTTP to the daemon's Unix socket, blocking, one connection per request. Used by the commands only.
+#pragma once
+
+#include "common/result.hpp"
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace qhup::ctl {
+
+/// Errors of the way to the daemon; the daemon's own answers are values.
+enum class Errc {
+    unreachable = 1, ///< no socket, nobody listens, or the daemon went away before it answered
+    not_permitted,   ///< the socket may not be opened by this user
+    no_answer,       ///< the daemon did not answer in time
+    bad_answer,      ///< what came was no answer of qhupd
+    detached,        ///< the user pressed Ctrl-C
+};
+
+[[nodiscard]] error_code make_error_code(Errc value) noexcept;
+
+/// An answer, whatever its status.
+struct Reply {
+    int status = 0;   ///< of HTTP
+    std::string body; ///< complete
+};
+
+/// What a line of an event stream means for the reader.
+enum class Reading { go_on, stop };
+
+class Client {
+public:
+    explicit Client(std::string socket_path) : path_(std::move(socket_path)) {}
+
+    /// Sends a request and waits for the whole answer.
+    ///
+    /// @param body  "" for none
+    /// Errors:        unreachable, not_permitted, no_answer, bad_answer
+    /// After failure: the daemon may have acted, unless the code is unreachable before sending or
+    ///                not_permitted; ask it
+    /// Blocking:      until the answer is there or `patience` is over
+    Result<Reply> request(
+        std::string_view method,
+        std::string_view target,
+        std::string_view body = {},
+        std::chrono::milliseconds patience = std::chrono::seconds(30)
+    );
+
+    /// Reads a stream of lines until it ends, the callback says stop, or Ctrl-C is pressed.
+    ///
+    /// @return  the answer; its body is empty if the lines went to the callback (status 200), else
+    ///          the problem document
+    /// Errors:  as request, and detached
+    Result<Reply> follow(
+        std::string_view target, const std::function<Reading(std::string_view line)>& on_line
+    );
+
+private:
+    std::string path_;
+};
+
+/// From here on SIGINT and SIGTERM end follow() with Errc::detached instead of the process.
+void detach_on_interrupt();
+
+/// True once SIGINT or SIGTERM came.
+bool was_interrupted() noexcept;
+
+} // namespace qhup::ctl
+
+template <>
+struct boost::system::is_error_code_enum<qhup::ctl::Errc> : std::true_type {};

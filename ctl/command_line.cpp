@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/command_line.hpp"
+
+#include "common/version.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <sstream>
+
+namespace qhup::ctl {
+namespace {
+
+constexpr const char* kExitStatusHelp =
+    "Exit status\n"
+    "  0   all selected VMs are on the release        1   a failure without a status of its own\n"
+    "  2   nothing to do                              3   no such VM, release or run\n"
+    "  4   some were rolled back, every guest runs    5   a guest was lost or needs an operator\n"
+    "  6   refused before anything was paused         64  wrong command line\n"
+    "  69  the daemon cannot be reached               77  not permitted\n"
+    "  130 detached by Ctrl-C; the run goes on\n";
+
+void add_selection(CLI::App& command, Options& options) {
+    auto* vms = command.add_option("VM", options.vms, "Names of VMs, as 'qhupd-ctl list' shows them");
+    auto* all = command.add_flag("--all", options.all, "Every VM");
+    vms->excludes(all);
+    command.add_option("--to", options.to, "The release, as 'qhupd-ctl releases' shows it")
+        ->required()
+        ->type_name("RELEASE");
+}
+
+void add_commands(CLI::App& app, Options& options) {
+    const auto add = [&app, &options](const char* name, const char* what, Command command) {
+        CLI::App* sub = app.add_subcommand(name, what);
+        sub->fallthrough();
+        sub->callback([&options, command] { options.command = command; });
+        return sub;
+    };
+    add("list", "All VMs, and whether they can be upgraded", Command::list);
+    add("show", "Everything about one VM", Command::show)
+        ->add_option("VM", options.vms, "Its name")
+        ->required()
+        ->expected(1);
+    add_selection(
+        *add("check", "Can these VMs be upgraded? Touches nothing", Command::check), options
+    );
+    CLI::App* upgrade = add("upgrade", "Upgrade QEMU under running VMs", Command::upgrade);
+    add_selection(*upgrade, options);
+    upgrade->add_option("--parallel", options.parallel, "VMs in work at once")
+        ->check(CLI::Range(1, 1024))
+        ->type_name("N");
+    upgrade->add_flag("--yes,-y", options.yes, "Do not ask on a terminal");
+    upgrade->add_flag("--dry-run", options.dry_run, "Check everything, touch nothing");
+    add("releases", "Binaries that VMs can be upgraded to", Command::releases);
+    CLI::App* status = add("status", "Runs, or one run; follows it while it goes on", Command::status);
+    status->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it");
+    status->add_flag("--once", options.once, "Say how it stands and do not follow it");
+    add("version", "Versions of this program and of the daemon", Command::version);
+}
+
+/// What CLI11 cannot say by itself.
+std::optional<EarlyExit> find_mistake(const Options& options) {
+    const bool selects = options.command == Command::check || options.command == Command::upgrade;
+    if (selects && options.vms.empty() && !options.all) {
+        return EarlyExit{ExitStatus::usage, "Name the VMs, or say --all.\n"};
+    }
+    for (const std::string& name : options.vms) {
+        if (!daemon::is_valid_name(name)) {
+            return EarlyExit{ExitStatus::usage, "That is not a name that a VM can have.\n"};
+        }
+    }
+    const bool has_bad_name = (!options.to.empty() && !daemon::is_valid_name(options.to)) ||
+                              (!options.run.empty() && !daemon::is_valid_name(options.run));
+    if (has_bad_name) {
+        return EarlyExit{ExitStatus::usage, "That is not a name that a release or run can have.\n"};
+    }
+    return std::nullopt;
+}
+
+} // namespace
+
+std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const* argv) {
+    Options options;
+    CLI::App app("Hot upgrade of QEMU under running VMs", "qhupd-ctl");
+    app.set_version_flag("--version", "qhupd-ctl " + std::string(kVersion));
+    app.add_option("--socket", options.socket, "The daemon's socket")
+        ->envname("QHUPD_SOCKET")
+        ->capture_default_str()
+        ->type_name("PATH");
+    app.add_flag("--json", options.json, "Print JSON for programs");
+    app.require_subcommand(1);
+    app.footer(kExitStatusHelp);
+    add_commands(app, options);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        std::ostringstream out;
+        std::ostringstream err;
+        const bool is_asked_for = app.exit(error, out, err) == 0;
+        return is_asked_for ? EarlyExit{ExitStatus::ok, out.str()}
+                            : EarlyExit{ExitStatus::usage, err.str()};
+    }
+    if (auto mistake = find_mistake(options)) {
+        return *mistake;
+    }
+    return options;
+}
+
+} // namespace qhup::ctl

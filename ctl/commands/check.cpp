@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/commands/commands.hpp"
+#include "ctl/render.hpp"
+
+#include <nlohmann/json.hpp>
+
+namespace qhup::ctl {
+namespace {
+
+constexpr int kOk = 200;
+
+/// The names to check: those that were given, or all that the daemon knows.
+Result<std::vector<std::string>> selected_names(const nlohmann::json& vms) {
+    std::vector<std::string> names;
+    const auto found = vms.find("vms");
+    if (found != vms.end() && found->is_array()) {
+        for (const auto& vm : *found) {
+            names.push_back(daemon::vm_from_json(vm).name);
+        }
+    }
+    return names;
+}
+
+} // namespace
+
+ExitStatus run_check(Client& client, const Options& options) {
+    std::vector<std::string> names = options.vms;
+    if (options.all) {
+        const auto reply = client.request("GET", "/v1/vms");
+        if (reply.has_error()) {
+            return report(options, reply.error());
+        }
+        const auto body = reply->status == kOk ? json_of(*reply) : Result<nlohmann::json>(nullptr);
+        if (body.has_error()) {
+            return report(options, body.error());
+        }
+        if (reply->status != kOk) {
+            return report(options, *reply);
+        }
+        names = *selected_names(*body);
+    }
+    std::vector<daemon::CheckView> checks;
+    nlohmann::json bodies = nlohmann::json::array();
+    for (const std::string& name : names) {
+        const auto reply = client.request(
+            "GET", "/v1/vms/" + percent_encoded(name) + "/check?to=" + percent_encoded(options.to)
+        );
+        if (reply.has_error()) {
+            return report(options, reply.error());
+        }
+        if (reply->status != kOk) {
+            return report(options, *reply);
+        }
+        const auto body = json_of(*reply);
+        if (body.has_error()) {
+            return report(options, body.error());
+        }
+        checks.push_back(daemon::check_from_json(*body));
+        bodies.push_back(*body);
+    }
+    const nlohmann::json document = {{"checks", bodies}};
+    print(options.json ? daemon::format_json_pretty(document) + "\n" : render_checks(checks));
+    return exit_status_of(checks);
+}
+
+} // namespace qhup::ctl

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/commands/commands.hpp"
+
+#include "ctl/render.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <array>
+#include <cctype>
+#include <cstdio>
+
+namespace qhup::ctl {
+
+void print(const std::string& text) {
+    std::fputs(text.c_str(), stdout);
+    std::fflush(stdout);
+}
+
+void tell(const std::string& text) {
+    std::fputs(text.c_str(), stderr);
+}
+
+ExitStatus report(const Options& options, const Failure& failure) {
+    const std::string text = failure.message + ".";
+    if (options.json) {
+        print(daemon::format_json({{"code", wire_code_of(failure.code)}, {"detail", text}}) + "\n");
+    }
+    tell(printable(text) + "\n");
+    if (failure.code == make_error_code(Errc::not_permitted)) {
+        return ExitStatus::not_permitted;
+    }
+    if (failure.code == make_error_code(Errc::unreachable) ||
+        failure.code == make_error_code(Errc::no_answer)) {
+        return ExitStatus::unreachable;
+    }
+    return ExitStatus::failure;
+}
+
+ExitStatus report(const Options& options, const Reply& reply) {
+    const auto body = daemon::parse_json(reply.body);
+    if (body.has_error() || !body->is_object()) {
+        return report(
+            options, make_failure(Errc::bad_answer, "what answers on the socket is not qhupd")
+        );
+    }
+    daemon::Problem problem = daemon::problem_from_json(*body);
+    problem.status = reply.status;
+    if (options.json) {
+        print(daemon::format_json(*body) + "\n");
+    }
+    tell(render_problem(problem));
+    return exit_status_of(problem);
+}
+
+Result<nlohmann::json> json_of(const Reply& reply) {
+    auto body = daemon::parse_json(reply.body);
+    if (body.has_error() || !body->is_object()) {
+        return make_failure(Errc::bad_answer, "what answers on the socket is not qhupd");
+    }
+    return body;
+}
+
+std::string percent_encoded(std::string_view name) {
+    std::string encoded;
+    for (const char c : name) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (std::isalnum(byte) != 0 || c == '-' || c == '_' || c == '.' || c == '~') {
+            encoded += c;
+            continue;
+        }
+        std::array<char, 4> hex{};
+        std::snprintf(hex.data(), hex.size(), "%%%02X", static_cast<unsigned int>(byte));
+        encoded += hex.data();
+    }
+    return encoded;
+}
+
+} // namespace qhup::ctl

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The commands of qhupd-ctl. Each asks the daemon, prints, and says how the process shall end.
+// Values go to stdout, everything else to stderr.
+#pragma once
+
+#include "ctl/client.hpp"
+#include "ctl/command_line.hpp"
+#include "ctl/exit_status.hpp"
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <string>
+
+namespace qhup::ctl {
+
+ExitStatus run_list(Client& client, const Options& options);
+ExitStatus run_show(Client& client, const Options& options);
+ExitStatus run_check(Client& client, const Options& options);
+ExitStatus run_upgrade(Client& client, const Options& options);
+ExitStatus run_releases(Client& client, const Options& options);
+ExitStatus run_status(Client& client, const Options& options);
+ExitStatus run_version(Client& client, const Options& options);
+
+/// Follows a run until it ends, one line per change on stderr, then prints its table.
+///
+/// @return  what the outcomes say; detached after Ctrl-C
+/// After failure: the run goes on in the daemon
+ExitStatus follow_run(Client& client, const Options& options, const std::string& run);
+
+/// Prints to stdout.
+void print(const std::string& text);
+/// Prints to stderr.
+void tell(const std::string& text);
+
+/// Tells the failure, or the daemon's problem, to stderr. With --json a problem document goes to
+/// stdout as well, since programs read there.
+ExitStatus report(const Options& options, const Failure& failure);
+ExitStatus report(const Options& options, const Reply& reply);
+
+/// The body as JSON, for a reply whose status says success.
+///
+/// Errors: bad_answer
+Result<nlohmann::json> json_of(const Reply& reply);
+
+/// The name as a part of a path.
+std::string percent_encoded(std::string_view name);
+
+} // namespace qhup::ctl

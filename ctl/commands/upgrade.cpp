@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/commands/commands.hpp"
+#include "ctl/render.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <string>
+#include <ctime>
+#include <optional>
+
+namespace qhup::ctl {
+namespace {
+
+constexpr int kOk = 200;
+constexpr int kAccepted = 202;
+constexpr int kNotFound = 404;
+constexpr int kReconnectSeconds = 30;
+
+bool is_asking_possible() {
+    return ::isatty(STDIN_FILENO) == 1 && ::isatty(STDERR_FILENO) == 1;
+}
+
+bool confirm(const Options& options) {
+    std::string what = "every VM";
+    if (!options.all) {
+        what = options.vms.size() == 1 ? options.vms.front()
+                                       : std::to_string(options.vms.size()) + " VMs";
+    }
+    tell("Upgrade " + printable(what) + " to " + printable(options.to) + " while running? [y/N] ");
+    std::array<char, 16> answer{};
+    const bool is_read = std::fgets(answer.data(), answer.size(), stdin) != nullptr;
+    return is_read && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+/// Waits a second; a signal ends it.
+void pause_briefly() {
+    const timespec second{1, 0};
+    ::nanosleep(&second, nullptr);
+}
+
+void tell_how_to_attach(const std::string& run) {
+    tell("Detached. The upgrade goes on. To attach again: qhupd-ctl status " + run + "\n");
+}
+
+/// How following a stream ended.
+struct Followed {
+    std::optional<daemon::RunView> run;   ///< it finished so
+    std::optional<nlohmann::json> body;   ///< the same as the daemon wrote it
+    std::optional<ExitStatus> status;     ///< it cannot be followed
+    bool is_lost = false;                 ///< the daemon went away
+};
+
+Followed follow_once(
+    Client& client, const Options& options, const std::string& run, std::uint64_t& last_sequence
+) {
+    Followed followed;
+    const auto on_line = [&](std::string_view line) {
+        const auto body = daemon::parse_json(line);
+        if (body.has_error()) {
+            return Reading::go_on;
+        }
+        daemon::RunEvent event = daemon::run_event_from_json(*body);
+        if (event.sequence != 0) {
+            last_sequence = event.sequence;
+        }
+        if (event.run) {
+            followed.run = std::move(event.run);
+            followed.body = (*body)["run"];
+            return Reading::stop;
+        }
+        if (event.vm && !options.json) {
+            tell(render_progress(*event.vm) + "\n");
+        }
+        return Reading::go_on;
+    };
+    const auto reply = client.follow(
+        "/v1/runs/" + percent_encoded(run) + "/events?after=" + std::to_string(last_sequence),
+        on_line
+    );
+    if (reply.has_error()) {
+        if (reply.error().code == make_error_code(Errc::detached)) {
+            tell_how_to_attach(run);
+            followed.status = ExitStatus::detached;
+        } else if (reply.error().code == make_error_code(Errc::not_permitted)) {
+            followed.status = report(options, reply.error());
+        } else {
+            followed.is_lost = true;
+        }
+    } else if (reply->status != kOk) {
+        followed.status = report(options, *reply);
+        if (reply->status == kNotFound) {
+            tell("See 'qhupd-ctl status' for what qhupd found when it started, and 'qhupd-ctl list' "
+                 "for how the VMs are.\n");
+        }
+    } else {
+        followed.is_lost = !followed.run.has_value();
+    }
+    return followed;
+}
+
+} // namespace
+
+ExitStatus follow_run(Client& client, const Options& options, const std::string& run) {
+    detach_on_interrupt();
+    std::uint64_t last_sequence = 0;
+    bool was_told = false;
+    for (int attempt = 0; attempt < kReconnectSeconds;) {
+        const std::uint64_t before = last_sequence;
+        const Followed followed = follow_once(client, options, run, last_sequence);
+        if (followed.status) {
+            return *followed.status;
+        }
+        if (followed.run) {
+            print(
+                options.json ? daemon::format_json_pretty(*followed.body) + "\n"
+                             : render_run(*followed.run)
+            );
+            return exit_status_of(*followed.run);
+        }
+        attempt = last_sequence > before ? 0 : attempt + 1;
+        if (!was_told) {
+            tell("qhupd went away. The VMs go on by themselves; waiting for qhupd to come back.\n");
+            was_told = true;
+        }
+        last_sequence = 0; // why: a daemon that started again counts from the beginning
+        pause_briefly();
+        if (was_interrupted()) {
+            tell_how_to_attach(run);
+            return ExitStatus::detached;
+        }
+    }
+    tell("qhupd did not come back. See 'systemctl status qhupd'; when it runs again, 'qhupd-ctl "
+         "status' says what it found.\n");
+    return ExitStatus::unreachable;
+}
+
+ExitStatus run_upgrade(Client& client, const Options& options) {
+    if (!options.yes && !options.dry_run && is_asking_possible() && !confirm(options)) {
+        tell("Nothing was done.\n");
+        return ExitStatus::nothing_to_do;
+    }
+    const daemon::RunRequest request{
+        .vms = options.vms,
+        .all = options.all,
+        .to = options.to,
+        .parallel = options.parallel,
+        .dry_run = options.dry_run,
+    };
+    const auto reply =
+        client.request("POST", "/v1/runs", daemon::format_json(daemon::to_json(request)));
+    if (reply.has_error()) {
+        return report(options, reply.error());
+    }
+    if (reply->status != kAccepted) {
+        return report(options, *reply);
+    }
+    const auto body = json_of(*reply);
+    if (body.has_error()) {
+        return report(options, body.error());
+    }
+    return follow_run(client, options, daemon::run_from_json(*body).id);
+}
+
+ExitStatus run_status(Client& client, const Options& options) {
+    const bool is_list = options.run.empty();
+    const auto reply =
+        client.request("GET", is_list ? "/v1/runs" : "/v1/runs/" + percent_encoded(options.run));
+    if (reply.has_error()) {
+        return report(options, reply.error());
+    }
+    if (reply->status != kOk) {
+        return report(options, *reply);
+    }
+    const auto body = json_of(*reply);
+    if (body.has_error()) {
+        return report(options, body.error());
+    }
+    if (is_list) {
+        std::vector<daemon::RunView> runs;
+        const auto found = body->find("runs");
+        for (const auto& run : found != body->end() ? *found : nlohmann::json::array()) {
+            runs.push_back(daemon::run_from_json(run));
+        }
+        print(options.json ? daemon::format_json_pretty(*body) + "\n" : render_runs(runs));
+        return ExitStatus::ok;
+    }
+    const daemon::RunView run = daemon::run_from_json(*body);
+    if (run.state == "running" && !options.once) {
+        return follow_run(client, options, run.id);
+    }
+    print(options.json ? daemon::format_json_pretty(*body) + "\n" : render_run(run));
+    return run.state == "running" ? ExitStatus::ok : exit_status_of(run);
+}
+
+} // namespace qhup::ctl

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// qhupd-ctl: what operators type. Parses the command line and runs one command.
+#include "ctl/client.hpp"
+#include "ctl/command_line.hpp"
+#include "ctl/commands/commands.hpp"
+
+#include <exception>
+
+namespace {
+
+using namespace qhup::ctl;
+
+ExitStatus run_command(const Options& options) {
+    Client client(options.socket);
+    switch (options.command) {
+    case Command::list: return run_list(client, options);
+    case Command::show: return run_show(client, options);
+    case Command::check: return run_check(client, options);
+    case Command::upgrade: return run_upgrade(client, options);
+    case Command::releases: return run_releases(client, options);
+    case Command::status: return run_status(client, options);
+    case Command::version: return run_version(client, options);
+    }
+    return ExitStatus::failure;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    try {
+        const auto parsed = parse_command_line(argc, argv);
+        if (const auto* early = std::get_if<EarlyExit>(&parsed)) {
+            (early->status == ExitStatus::ok ? print : tell)(early->text);
+            return static_cast<int>(early->status);
+        }
+        return static_cast<int>(run_command(std::get<Options>(parsed)));
+    } catch (const std::exception& bug) {
+        tell("qhupd-ctl has a bug; nothing is known about the VMs: " + std::string(bug.what()) + "\n");
+        return static_cast<int>(ExitStatus::failure);
+    }
+}

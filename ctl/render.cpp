@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/render.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdio>
+#include <ctime>
+
+namespace qhup::ctl {
+namespace {
+
+using Row = std::vector<std::string>;
+
+/// Columns on screen, near enough: one for each UTF-8 character.
+std::size_t width_of(std::string_view text) {
+    return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+    }));
+}
+
+std::string pad(std::string_view text, std::size_t width) {
+    std::string padded(text);
+    padded.append(width - std::min(width, width_of(text)), ' ');
+    return padded;
+}
+
+/// Left-aligned columns with two spaces between; no space at the end of a line.
+std::string render_table(const std::vector<Row>& rows) {
+    std::vector<std::size_t> widths;
+    for (const Row& row : rows) {
+        widths.resize(std::max(widths.size(), row.size()));
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            widths[i] = std::max(widths[i], width_of(row[i]));
+        }
+    }
+    std::string text;
+    for (const Row& row : rows) {
+        std::string line;
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            line += pad(row[i], i + 1 == row.size() ? 0 : widths[i] + 2);
+        }
+        line.erase(line.find_last_not_of(' ') + 1);
+        text += line + "\n";
+    }
+    return text;
+}
+
+std::string or_dash(std::string_view text) {
+    return text.empty() ? "-" : printable(text);
+}
+
+std::string count_of(std::size_t count, std::string_view one) {
+    return std::to_string(count) + " " + std::string(one) + (count == 1 ? "" : "s");
+}
+
+/// A sentence without its full stop, so that it can stand before another.
+std::string without_stop(std::string text) {
+    while (!text.empty() && (text.back() == '.' || text.back() == ' ')) {
+        text.pop_back();
+    }
+    return text;
+}
+
+std::string sentence(std::string_view text) {
+    return without_stop(printable(text)) + ".";
+}
+
+std::string state_of(const daemon::VmView& vm) {
+    if (!vm.reachable) {
+        return "unreachable";
+    }
+    const bool is_in_work = !vm.upgrade_state.empty() && vm.upgrade_state != "none";
+    return or_dash(vm.state) + (is_in_work ? " (" + printable(vm.upgrade_state) + ")" : "");
+}
+
+std::string upgradable_of(const daemon::VmView& vm) {
+    if (!vm.reachable) {
+        return "-";
+    }
+    if (!vm.run.empty()) {
+        return "in run " + printable(vm.run);
+    }
+    if (vm.upgradable) {
+        return "yes";
+    }
+    return vm.blockers.empty() ? "no" : "no, " + count_of(vm.blockers.size(), "blocker");
+}
+
+std::string outcome_text(const daemon::RunVmView& vm) {
+    if (vm.outcome.empty()) {
+        return printable(vm.phase) + " …";
+    }
+    std::string text = printable(vm.outcome);
+    std::replace(text.begin(), text.end(), '_', ' ');
+    return text;
+}
+
+std::string milliseconds_or_dash(const std::optional<double>& value) {
+    return value ? format_milliseconds(*value) : "-";
+}
+
+std::string blocker_lines(const std::vector<daemon::BlockerView>& blockers, std::string_view indent) {
+    std::string text;
+    for (const daemon::BlockerView& blocker : blockers) {
+        text += std::string(indent) + or_dash(blocker.id) + ": " + sentence(blocker.reason) + "\n";
+    }
+    return text;
+}
+
+/// What is true of the guest after this outcome.
+std::string_view meaning_of(std::string_view outcome) {
+    if (outcome == "refused") {
+        return "was refused and not touched; the guest runs on";
+    }
+    if (outcome == "rolled_back") {
+        return "was rolled back; the guest runs on where it was";
+    }
+    if (outcome == "unchanged") {
+        return "was on the release already";
+    }
+    if (outcome == "lost_contact") {
+        return "does not answer any more; the pair finishes or undoes the upgrade by itself";
+    }
+    if (outcome == "needs_operator") {
+        return "needs an operator";
+    }
+    if (outcome == "checked") {
+        return "can be upgraded; nothing was done, as this was a dry run";
+    }
+    return "ended in a way that this version does not know";
+}
+
+/// The sentence below the table for a VM that was not upgraded.
+std::string explanation_of(const daemon::RunVmView& vm) {
+    std::string text = or_dash(vm.vm) + " " + std::string(meaning_of(vm.outcome));
+    const bool is_listed =
+        vm.blockers.size() == 1 && vm.message.find(vm.blockers.front().reason) != std::string::npos;
+    if (!vm.message.empty()) {
+        text += ": " + without_stop(printable(vm.message));
+    }
+    if (!vm.peer_text.empty()) {
+        text += " (\"" + without_stop(printable(vm.peer_text)) + "\")";
+    }
+    text += vm.code.empty() ? "." : " [" + printable(vm.code) + "].";
+    if (!vm.next_step.empty()) {
+        text += " " + sentence(vm.next_step);
+    }
+    text += "\n";
+    return is_listed ? text : text + blocker_lines(vm.blockers, "  ");
+}
+
+std::string size_text(std::uint64_t bytes) {
+    return bytes == 0 ? "-" : std::to_string(bytes >> 20U) + " MiB";
+}
+
+} // namespace
+
+std::string printable(std::string_view text) {
+    std::string shown(text);
+    for (std::size_t i = 0; i < shown.size(); ++i) {
+        const auto byte = static_cast<unsigned char>(shown[i]);
+        // why: 0xC2 0x80..0x9F are the control characters above ASCII; terminals obey them too.
+        const bool is_high_control = byte == 0xC2 && i + 1 < shown.size() &&
+                                     static_cast<unsigned char>(shown[i + 1]) < 0xA0;
+        if (byte == '\n' || byte == '\t') {
+            shown[i] = ' ';
+        } else if (byte < 0x20 || byte == 0x7F) {
+            shown[i] = '?';
+        } else if (is_high_control) {
+            shown[i] = '?';
+            shown[i + 1] = '?';
+        }
+    }
+    return shown;
+}
+
+std::string format_milliseconds(double milliseconds) {
+    std::array<char, 64> buffer{};
+    const bool is_short = milliseconds < 1000.0;
+    const int length = is_short
+                           ? std::snprintf(buffer.data(), buffer.size(), "%.1f ms", milliseconds)
+                           : std::snprintf(
+                                 buffer.data(), buffer.size(), "%.2f s", milliseconds / 1000.0
+                             );
+    return std::string(buffer.data(), static_cast<std::size_t>(std::max(0, length)));
+}
+
+std::string format_time(std::int64_t unix_ms) {
+    const std::time_t seconds = static_cast<std::time_t>(unix_ms / 1000);
+    std::tm parts{};
+    if (unix_ms <= 0 || ::gmtime_r(&seconds, &parts) == nullptr) {
+        return "-";
+    }
+    std::array<char, 64> buffer{};
+    const std::size_t length =
+        std::strftime(buffer.data(), buffer.size(), "%Y-%m-%d %H:%M:%SZ", &parts);
+    return std::string(buffer.data(), length);
+}
+
+std::string render_vms(const std::vector<daemon::VmView>& vms) {
+    if (vms.empty()) {
+        return "No VM was found. VMs are looked for where [discovery] in qhupd.conf says.\n";
+    }
+    std::vector<Row> rows{{"VM", "PID", "VERSION", "STATE", "UPGRADABLE"}};
+    std::string notes;
+    for (const daemon::VmView& vm : vms) {
+        rows.push_back(
+            {or_dash(vm.name),
+             vm.pid == 0 ? "-" : std::to_string(vm.pid),
+             or_dash(vm.version),
+             state_of(vm),
+             upgradable_of(vm)}
+        );
+        if (!vm.reachable) {
+            notes += or_dash(vm.name) + ": " + sentence(vm.reason) + "\n";
+        }
+    }
+    return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
+}
+
+std::string render_vm(const daemon::VmView& vm) {
+    std::vector<Row> rows{
+        {"VM", or_dash(vm.name)},
+        {"UUID", or_dash(vm.uuid)},
+        {"PID", vm.pid == 0 ? "-" : std::to_string(vm.pid)},
+        {"QEMU", or_dash(vm.version) + (vm.package.empty() ? "" : " (" + printable(vm.package) + ")")},
+        {"Build", or_dash(vm.build_id)},
+        {"Machine", or_dash(vm.machine)},
+        {"RAM", size_text(vm.ram_bytes)},
+        {"QMP", or_dash(vm.socket)},
+        {"State", state_of(vm)},
+        {"Upgradable", upgradable_of(vm)},
+    };
+    std::string text = render_table(rows);
+    if (!vm.reachable) {
+        text += "\n" + sentence(vm.reason) + "\n";
+    }
+    if (!vm.blockers.empty()) {
+        text += "\nBlocked by\n" + blocker_lines(vm.blockers, "  ");
+    }
+    return text;
+}
+
+std::string render_checks(const std::vector<daemon::CheckView>& checks) {
+    std::string text;
+    for (const daemon::CheckView& check : checks) {
+        text += or_dash(check.vm) + ": ";
+        if (check.can_upgrade) {
+            text += "can be upgraded from " + or_dash(check.from) + " to " + or_dash(check.to) + ".\n";
+            continue;
+        }
+        text += "cannot be upgraded to " + or_dash(check.to);
+        const bool is_repeated = check.message.empty() || !check.blockers.empty();
+        text += is_repeated ? ".\n" : ": " + sentence(check.message) + "\n";
+        text += blocker_lines(check.blockers, "  ");
+    }
+    return text.empty() ? "No VM was found.\n" : text;
+}
+
+std::string render_releases(const std::vector<daemon::ReleaseView>& releases) {
+    if (releases.empty()) {
+        return "No release is configured. Put NAME.toml with binary = \"/path/to/qemu-system-…\" into "
+               "the folder that releases_dir in qhupd.conf names.\n";
+    }
+    std::vector<Row> rows{{"RELEASE", "USABLE", "BINARY", "DESCRIPTION"}};
+    std::string notes;
+    for (const daemon::ReleaseView& release : releases) {
+        rows.push_back(
+            {or_dash(release.name),
+             release.usable ? "yes" : "no",
+             or_dash(release.path),
+             printable(release.description)}
+        );
+        if (!release.usable) {
+            notes += or_dash(release.name) + ": " + sentence(release.reason) + "\n";
+        }
+    }
+    return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
+}
+
+std::string render_runs(const std::vector<daemon::RunView>& runs) {
+    if (runs.empty()) {
+        return "No run since the daemon started.\n";
+    }
+    std::vector<Row> rows{{"RUN", "KIND", "STATE", "TO", "VMS", "STARTED"}};
+    for (const daemon::RunView& run : runs) {
+        rows.push_back(
+            {or_dash(run.id),
+             run.dry_run ? "dry run" : or_dash(run.kind),
+             or_dash(run.state),
+             or_dash(run.to),
+             std::to_string(run.vms.size()),
+             format_time(run.started_unix_ms)}
+        );
+    }
+    return render_table(rows);
+}
+
+std::string render_run(const daemon::RunView& run) {
+    if (run.vms.empty()) {
+        return "There was no VM to work on.\n";
+    }
+    std::vector<Row> rows{{"VM", "FROM", "TO", "OUTCOME", "PAUSE", "TOTAL"}};
+    std::string notes;
+    for (const daemon::RunVmView& vm : run.vms) {
+        rows.push_back(
+            {or_dash(vm.vm),
+             or_dash(vm.from),
+             or_dash(vm.to),
+             outcome_text(vm),
+             milliseconds_or_dash(vm.pause_ms),
+             milliseconds_or_dash(vm.total_ms)}
+        );
+        if (!vm.outcome.empty() && vm.outcome != "upgraded") {
+            notes += explanation_of(vm);
+        }
+    }
+    return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
+}
+
+std::string render_progress(const daemon::RunVmView& vm) {
+    std::array<char, 64> time{};
+    const int length = std::snprintf(
+        time.data(), time.size(), "%8.3f s  ", static_cast<double>(vm.since_ms) / 1000.0
+    );
+    std::string line(time.data(), static_cast<std::size_t>(std::max(0, length)));
+    line += or_dash(vm.vm) + "  ";
+    if (vm.outcome.empty()) {
+        return line + printable(vm.phase);
+    }
+    line += outcome_text(vm);
+    if (vm.pause_ms) {
+        line += ", paused for " + format_milliseconds(*vm.pause_ms);
+    }
+    return line;
+}
+
+std::string render_problem(const daemon::Problem& problem) {
+    std::string text = sentence(problem.detail.empty() ? problem.title : problem.detail);
+    if (!problem.next_step.empty()) {
+        text += " " + sentence(problem.next_step);
+    }
+    return text + "\n";
+}
+
+} // namespace qhup::ctl

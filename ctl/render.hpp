@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What qhupd-ctl shows to people, as text. Pure: values in, text out; no terminal is asked here.
+// Everything that came from a QEMU or the daemon is made printable first.
+#pragma once
+
+#include "daemon/api_types.hpp"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qhup::ctl {
+
+/// The text with control characters replaced by '?', so that a VM's name or words cannot drive the
+/// terminal. UTF-8 passes.
+std::string printable(std::string_view text);
+
+/// "12.3 ms", "1.24 s": for columns.
+std::string format_milliseconds(double milliseconds);
+
+/// `list`: VM, PID, VERSION, STATE, UPGRADABLE; below it a line for each VM that is unreachable.
+std::string render_vms(const std::vector<daemon::VmView>& vms);
+
+/// `show`: everything about one VM, its blockers last.
+std::string render_vm(const daemon::VmView& vm);
+
+/// `check`: one line per VM, and below each that cannot be upgraded all reasons.
+std::string render_checks(const std::vector<daemon::CheckView>& checks);
+
+/// `releases`: NAME, USABLE, BINARY, DESCRIPTION.
+std::string render_releases(const std::vector<daemon::ReleaseView>& releases);
+
+/// `status` without a run: RUN, KIND, STATE, TO, VMS, STARTED.
+std::string render_runs(const std::vector<daemon::RunView>& runs);
+
+/// `upgrade` and `status RUN`: the table VM, FROM, TO, OUTCOME, PAUSE, TOTAL, and below it one
+/// sentence for each VM that was not upgraded.
+std::string render_run(const daemon::RunView& run);
+
+/// One change of one VM while a run goes on: "  0.412 s  vm1  prepare".
+std::string render_progress(const daemon::RunVmView& vm);
+
+/// An error answer: what is true, and what to do next.
+std::string render_problem(const daemon::Problem& problem);
+
+/// A point of time in UTC as "2026-01-31 12:00:00Z".
+std::string format_time(std::int64_t unix_ms);
+
+} // namespace qhup::ctl

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/api_handlers.hpp"
+
+#include "common/version.hpp"
+#include "daemon/nearest_name.hpp"
+#include "daemon/problems.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <unistd.h>
+
+#include <utility>
+
+namespace qhup::daemon {
+namespace {
+
+constexpr std::chrono::seconds kHeartbeat{10};
+
+template <class T>
+ApiReply make_document(const T& value, int status = 200) {
+    ApiReply reply;
+    reply.status = status;
+    reply.body = format_json(to_json(value)) + "\n";
+    return reply;
+}
+
+Problem run_not_found(const std::string& id) {
+    return make_problem(
+        ProblemCode::run_not_found,
+        "There is no run '" + id + "'.",
+        "'qhupd-ctl status' shows the runs that are remembered."
+    );
+}
+
+} // namespace
+
+ApiReply make_reply(const Problem& problem) {
+    ApiReply reply = make_document(problem, problem.status);
+    reply.content_type = "application/problem+json";
+    return reply;
+}
+
+awaitable<ApiReply> ApiHandlers::handle(ApiRequest request) {
+    Route route = find_route(request.method, request.target);
+    // why: std::visit would make a coroutine inside an expression; one call per kind is plain.
+    auto reply = std::visit(
+        [this, &request](auto& one) { return answer(std::move(one), request); }, route
+    );
+    co_return co_await std::move(reply);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetHealth /*route*/, const ApiRequest& /*request*/) {
+    ApiReply reply;
+    reply.content_type = "text/plain";
+    reply.body = "ok\n";
+    co_return reply;
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetVersion /*route*/, const ApiRequest& /*request*/) {
+    VersionView version;
+    version.version = std::string(kVersion);
+    version.pid = ::getpid();
+    version.status = is_stopping_ ? "stopping" : runs_.is_recovering() ? "recovering" : "ready";
+    co_return make_document(version);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetVms /*route*/, const ApiRequest& /*request*/) {
+    co_await registry_.refresh();
+    co_return make_document(registry_.list());
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetVm route, const ApiRequest& /*request*/) {
+    co_await registry_.refresh_vm(route.name);
+    const auto vm = registry_.find(route.name);
+    if (!vm) {
+        co_return make_reply(make_problem(
+            ProblemCode::vm_not_found,
+            "There is no VM '" + route.name + "'.",
+            did_you_mean(route.name, registry_.names()) + "'qhupd-ctl list' shows all."
+        ));
+    }
+    co_return make_document(*vm);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetCheck route, const ApiRequest& /*request*/) {
+    const auto checked = co_await runs_.check(route.vm, route.to);
+    if (const auto* problem = std::get_if<Problem>(&checked)) {
+        co_return make_reply(*problem);
+    }
+    co_return make_document(std::get<CheckView>(checked));
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetReleases /*route*/, const ApiRequest& /*request*/) {
+    const std::vector<ReleaseView> releases = co_await shelf_.list();
+    co_return make_document(releases);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(PostRun /*route*/, const ApiRequest& request) {
+    auto parsed = parse_run_request(request.body);
+    if (parsed.has_error()) {
+        co_return make_reply(make_problem(
+            ProblemCode::bad_request, "The request is not understood: " + parsed.error().message + "."
+        ));
+    }
+    auto started = co_await runs_.start(std::move(*parsed), request.uid);
+    if (const auto* problem = std::get_if<Problem>(&started)) {
+        co_return make_reply(*problem);
+    }
+    co_return make_document(std::get<RunView>(started), 202);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetRuns /*route*/, const ApiRequest& /*request*/) {
+    co_return make_document(runs_.list());
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetRun route, const ApiRequest& /*request*/) {
+    const auto run = runs_.find(route.id);
+    if (!run) {
+        co_return make_reply(run_not_found(route.id));
+    }
+    co_return make_document(*run);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetRunEvents route, const ApiRequest& /*request*/) {
+    if (!runs_.find(route.id)) {
+        co_return make_reply(run_not_found(route.id));
+    }
+    ApiReply reply;
+    reply.content_type = "application/x-ndjson";
+    reply.stream = std::move(route);
+    co_return reply;
+}
+
+awaitable<ApiReply> ApiHandlers::answer(Problem route, const ApiRequest& /*request*/) {
+    co_return make_reply(route);
+}
+
+awaitable<ApiHandlers::Lines> ApiHandlers::next_lines(GetRunEvents stream) {
+    const auto progress =
+        co_await runs_.next_events(stream.id, stream.after, Deadline::in(kHeartbeat));
+    Lines lines;
+    lines.last = stream.after;
+    lines.is_end = !progress.is_known;
+    for (const RunEvent& event : progress.events) {
+        lines.text += format_json(to_json(event)) + "\n";
+        lines.last = event.sequence;
+        lines.is_end = lines.is_end || event.run.has_value();
+    }
+    if (lines.text.empty()) {
+        lines.text = "\n";
+    }
+    co_return lines;
+}
+
+} // namespace qhup::daemon

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What each call of the API does. Gets requests that were authorised and bounded by the server, and
+// gives back values; it never sees a socket.
+#pragma once
+
+#include "common/async.hpp"
+#include "daemon/release_shelf.hpp"
+#include "daemon/routes.hpp"
+#include "daemon/upgrade_runs.hpp"
+#include "daemon/vm_registry.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace qhup::daemon {
+
+/// A complete request.
+struct ApiRequest {
+    std::string method;
+    std::string target;
+    std::string body;
+    std::uint32_t uid = 0; ///< who asks
+};
+
+/// What to answer.
+struct ApiReply {
+    int status = 200;
+    std::string content_type = "application/json";
+    std::string body;
+    std::optional<GetRunEvents> stream; ///< if set: 200, and the events of this run as lines
+};
+
+ApiReply make_reply(const Problem& problem);
+
+/// Thread: the daemon's home strand.
+class ApiHandlers {
+public:
+    ApiHandlers(VmRegistry& registry, ReleaseShelf& shelf, UpgradeRuns& runs)
+        : registry_(registry), shelf_(shelf), runs_(runs) {}
+
+    /// Answers one request. Never fails: problems are answers.
+    [[nodiscard]] awaitable<ApiReply> handle(ApiRequest request);
+
+    /// The next lines of a stream, each with its line end; an empty line when nothing happened for
+    /// a while.
+    struct Lines {
+        std::string text;
+        std::uint64_t last = 0; ///< number of the last event
+        bool is_end = false;    ///< nothing more will come
+    };
+    [[nodiscard]] awaitable<Lines> next_lines(GetRunEvents stream);
+
+    /// From now on /v1/version says that the daemon is stopping.
+    void request_stop() { is_stopping_ = true; }
+
+private:
+    [[nodiscard]] awaitable<ApiReply> answer(GetHealth route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetVersion route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetVms route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetVm route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetCheck route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetReleases route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(PostRun route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetRuns route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetRun route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetRunEvents route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(Problem route, const ApiRequest& request);
+
+    VmRegistry& registry_;
+    ReleaseShelf& shelf_;
+    UpgradeRuns& runs_;
+    bool is_stopping_ = false;
+};
+
+} // namespace qhup::daemon

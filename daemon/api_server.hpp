@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// HTTP/1.1 on a Unix socket: accepts, authorises by the kernel's word before a byte is read, bounds
+// bytes and time, and passes complete requests to ApiHandlers.
+#pragma once
+
+#include "common/async.hpp"
+#include "common/task_group.hpp"
+#include "daemon/api_handlers.hpp"
+#include "daemon/authorization.hpp"
+#include "daemon/config.hpp"
+
+#include <boost/asio/local/stream_protocol.hpp>
+
+#include <cstddef>
+#include <string>
+
+namespace qhup::daemon {
+
+/// Thread: the daemon's home strand.
+class ApiServer {
+public:
+    ApiServer(Strand home, TaskGroup& tasks, ApiHandlers& handlers, const Config& config);
+
+    /// Makes the socket and listens. A socket that a daemon before us left behind is replaced; one
+    /// on which somebody answers is not.
+    /// Errors: Errc::system_error, Errc::invalid_argument (the path or the group)
+    Result<void> listen();
+
+    /// Serves until stopped.
+    [[nodiscard]] awaitable<void> run_accept();
+
+    /// Takes no new connection and removes the socket.
+    void request_stop();
+
+private:
+    using Socket = asio::local::stream_protocol::socket;
+
+    [[nodiscard]] awaitable<void> run_connection(Socket socket);
+
+    Strand home_;
+    TaskGroup& tasks_;
+    ApiHandlers& handlers_;
+    const Config& config_;
+    AccessRule rule_;
+    asio::local::stream_protocol::acceptor acceptor_;
+    std::size_t connections_ = 0;
+};
+
+} // namespace qhup::daemon

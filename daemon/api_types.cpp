@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/api_types.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstddef>
+
+namespace qhup::daemon {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kMaxDepth = 32;
+constexpr std::size_t kMaxNameLength = 128;
+constexpr std::size_t kMaxNamedVms = 10'000;
+constexpr std::uint32_t kMaxParallel = 1024;
+
+/// The member, or a null value: never throws.
+const json& member(const json& object, const char* key) {
+    static const json null;
+    if (!object.is_object()) {
+        return null;
+    }
+    const auto found = object.find(key);
+    return found == object.end() ? null : *found;
+}
+
+std::string text(const json& object, const char* key) {
+    const json& value = member(object, key);
+    return value.is_string() ? value.get_ref<const std::string&>() : std::string();
+}
+
+bool flag(const json& object, const char* key) {
+    const json& value = member(object, key);
+    return value.is_boolean() && value.get<bool>();
+}
+
+template <class T>
+T integer(const json& object, const char* key) {
+    const json& value = member(object, key);
+    return value.is_number_integer() ? value.get<T>() : T{};
+}
+
+std::optional<double> decimal(const json& object, const char* key) {
+    const json& value = member(object, key);
+    return value.is_number() ? std::optional<double>(value.get<double>()) : std::nullopt;
+}
+
+template <class T>
+json array_of(const std::vector<T>& values) {
+    json array = json::array();
+    for (const T& value : values) {
+        array.push_back(to_json(value));
+    }
+    return array;
+}
+
+json or_null(const std::optional<double>& value) {
+    return value ? json(*value) : json(nullptr);
+}
+
+std::vector<BlockerView> blockers_from_json(const json& object) {
+    std::vector<BlockerView> blockers;
+    const json& array = member(object, "blockers");
+    if (array.is_array()) {
+        for (const json& value : array) {
+            blockers.push_back(
+                {.id = text(value, "id"),
+                 .klass = text(value, "class"),
+                 .reason = text(value, "reason")}
+            );
+        }
+    }
+    return blockers;
+}
+
+/// Follows the parser and gives up before a deep tree is built: printing one would crash.
+struct DepthLimit {
+    bool operator()(int depth, json::parse_event_t /*event*/, json& /*parsed*/) {
+        is_exceeded = is_exceeded || depth > kMaxDepth;
+        return !is_exceeded;
+    }
+    bool is_exceeded = false;
+};
+
+Failure bad_request(std::string message) {
+    return make_failure(Errc::invalid_argument, std::move(message));
+}
+
+Result<std::vector<std::string>> parse_vm_names(const json& value) {
+    if (!value.is_array()) {
+        return bad_request("'vms' must be a list of names");
+    }
+    if (value.size() > kMaxNamedVms) {
+        return bad_request("'vms' has too many names; use 'all'");
+    }
+    std::vector<std::string> names;
+    for (const json& entry : value) {
+        if (!entry.is_string() || !is_valid_name(entry.get_ref<const std::string&>())) {
+            return bad_request("'vms' must be a list of names; one of them is not a name");
+        }
+        const auto& name = entry.get_ref<const std::string&>();
+        if (std::find(names.begin(), names.end(), name) == names.end()) {
+            names.push_back(name);
+        }
+    }
+    return names;
+}
+
+Result<void> parse_run_member(const std::string& key, const json& value, RunRequest& request) {
+    if (key == "vms") {
+        auto names = parse_vm_names(value);
+        if (names.has_error()) {
+            return names.error();
+        }
+        request.vms = std::move(*names);
+    } else if (key == "all" || key == "dry_run") {
+        if (!value.is_boolean()) {
+            return bad_request("'" + key + "' must be true or false");
+        }
+        (key == "all" ? request.all : request.dry_run) = value.get<bool>();
+    } else if (key == "to") {
+        if (!value.is_string() || !is_valid_name(value.get_ref<const std::string&>())) {
+            return bad_request("'to' must be the name of a release");
+        }
+        request.to = value.get<std::string>();
+    } else if (key == "parallel") {
+        const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
+                                 value.get<std::uint64_t>() <= kMaxParallel;
+        if (!is_in_range) {
+            return bad_request("'parallel' must be a number from 1 to 1024");
+        }
+        request.parallel = value.get<std::uint32_t>();
+    } else {
+        return bad_request("there is a member that this request does not have; it has vms, all, "
+                           "to, parallel and dry_run");
+    }
+    return {};
+}
+
+} // namespace
+
+json to_json(const BlockerView& value) {
+    return {{"id", value.id}, {"class", value.klass}, {"reason", value.reason}};
+}
+
+json to_json(const VmView& value) {
+    return {
+        {"name", value.name},
+        {"uuid", value.uuid},
+        {"pid", value.pid},
+        {"version", value.version},
+        {"package", value.package},
+        {"build_id", value.build_id},
+        {"machine", value.machine},
+        {"socket", value.socket},
+        {"state", value.state},
+        {"upgrade_state", value.upgrade_state},
+        {"ram_bytes", value.ram_bytes},
+        {"reachable", value.reachable},
+        {"upgradable", value.upgradable},
+        {"reason", value.reason},
+        {"run", value.run},
+        {"age_ms", value.age_ms},
+        {"blockers", array_of(value.blockers)},
+    };
+}
+
+json to_json(const ReleaseView& value) {
+    return {
+        {"name", value.name},
+        {"path", value.path},
+        {"sha256", value.sha256},
+        {"description", value.description},
+        {"usable", value.usable},
+        {"reason", value.reason},
+    };
+}
+
+json to_json(const CheckView& value) {
+    return {
+        {"vm", value.vm},
+        {"from", value.from},
+        {"to", value.to},
+        {"can_upgrade", value.can_upgrade},
+        {"code", value.code},
+        {"message", value.message},
+        {"blockers", array_of(value.blockers)},
+    };
+}
+
+json to_json(const RunVmView& value) {
+    return {
+        {"vm", value.vm},
+        {"phase", value.phase},
+        {"since_ms", value.since_ms},
+        {"outcome", value.outcome},
+        {"code", value.code},
+        {"message", value.message},
+        {"peer_text", value.peer_text},
+        {"next_step", value.next_step},
+        {"from", value.from},
+        {"to", value.to},
+        {"pause_ms", or_null(value.pause_ms)},
+        {"total_ms", or_null(value.total_ms)},
+        {"timings_ns", value.timings_ns},
+        {"blockers", array_of(value.blockers)},
+    };
+}
+
+json to_json(const RunView& value) {
+    return {
+        {"id", value.id},
+        {"kind", value.kind},
+        {"state", value.state},
+        {"to", value.to},
+        {"parallel", value.parallel},
+        {"dry_run", value.dry_run},
+        {"started_unix_ms", value.started_unix_ms},
+        {"finished_unix_ms", value.finished_unix_ms},
+        {"by_uid", value.by_uid},
+        {"vms", array_of(value.vms)},
+    };
+}
+
+json to_json(const RunEvent& value) {
+    json event = {{"seq", value.sequence}};
+    if (value.vm) {
+        event["vm"] = to_json(*value.vm);
+    }
+    if (value.run) {
+        event["run"] = to_json(*value.run);
+    }
+    return event;
+}
+
+json to_json(const RunRequest& value) {
+    json request = {{"to", value.to}, {"dry_run", value.dry_run}};
+    if (value.all) {
+        request["all"] = true;
+    } else {
+        request["vms"] = value.vms;
+    }
+    if (value.parallel) {
+        request["parallel"] = *value.parallel;
+    }
+    return request;
+}
+
+json to_json(const Problem& value) {
+    return {
+        {"type", "urn:qhup:problem:" + value.code},
+        {"title", value.title},
+        {"status", value.status},
+        {"detail", value.detail},
+        {"code", value.code},
+        {"next_step", value.next_step},
+    };
+}
+
+json to_json(const VersionView& value) {
+    return {
+        {"version", value.version},
+        {"api", value.api},
+        {"pid", value.pid},
+        {"status", value.status},
+    };
+}
+
+json to_json(const std::vector<VmView>& value) {
+    return {{"vms", array_of(value)}};
+}
+
+json to_json(const std::vector<ReleaseView>& value) {
+    return {{"releases", array_of(value)}};
+}
+
+json to_json(const std::vector<RunView>& value) {
+    return {{"runs", array_of(value)}};
+}
+
+std::string format_json(const json& value) {
+    return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::string format_json_pretty(const json& value) {
+    return value.dump(2, ' ', false, json::error_handler_t::replace);
+}
+
+VmView vm_from_json(const json& value) {
+    return {
+        .name = text(value, "name"),
+        .uuid = text(value, "uuid"),
+        .pid = integer<std::int64_t>(value, "pid"),
+        .version = text(value, "version"),
+        .package = text(value, "package"),
+        .build_id = text(value, "build_id"),
+        .machine = text(value, "machine"),
+        .socket = text(value, "socket"),
+        .state = text(value, "state"),
+        .upgrade_state = text(value, "upgrade_state"),
+        .ram_bytes = integer<std::uint64_t>(value, "ram_bytes"),
+        .reachable = flag(value, "reachable"),
+        .upgradable = flag(value, "upgradable"),
+        .reason = text(value, "reason"),
+        .run = text(value, "run"),
+        .age_ms = integer<std::uint64_t>(value, "age_ms"),
+        .blockers = blockers_from_json(value),
+    };
+}
+
+ReleaseView release_from_json(const json& value) {
+    return {
+        .name = text(value, "name"),
+        .path = text(value, "path"),
+        .sha256 = text(value, "sha256"),
+        .description = text(value, "description"),
+        .usable = flag(value, "usable"),
+        .reason = text(value, "reason"),
+    };
+}
+
+CheckView check_from_json(const json& value) {
+    return {
+        .vm = text(value, "vm"),
+        .from = text(value, "from"),
+        .to = text(value, "to"),
+        .can_upgrade = flag(value, "can_upgrade"),
+        .code = text(value, "code"),
+        .message = text(value, "message"),
+        .blockers = blockers_from_json(value),
+    };
+}
+
+RunVmView run_vm_from_json(const json& value) {
+    RunVmView vm{
+        .vm = text(value, "vm"),
+        .phase = text(value, "phase"),
+        .since_ms = integer<std::uint64_t>(value, "since_ms"),
+        .outcome = text(value, "outcome"),
+        .code = text(value, "code"),
+        .message = text(value, "message"),
+        .peer_text = text(value, "peer_text"),
+        .next_step = text(value, "next_step"),
+        .from = text(value, "from"),
+        .to = text(value, "to"),
+        .pause_ms = decimal(value, "pause_ms"),
+        .total_ms = decimal(value, "total_ms"),
+        .timings_ns = {},
+        .blockers = blockers_from_json(value),
+    };
+    const json& timings = member(value, "timings_ns");
+    if (timings.is_object()) {
+        for (const auto& [key, nanoseconds] : timings.items()) {
+            if (nanoseconds.is_number_integer()) {
+                vm.timings_ns.emplace(key, nanoseconds.get<std::int64_t>());
+            }
+        }
+    }
+    return vm;
+}
+
+RunView run_from_json(const json& value) {
+    RunView run{
+        .id = text(value, "id"),
+        .kind = text(value, "kind"),
+        .state = text(value, "state"),
+        .to = text(value, "to"),
+        .parallel = integer<std::uint32_t>(value, "parallel"),
+        .dry_run = flag(value, "dry_run"),
+        .started_unix_ms = integer<std::int64_t>(value, "started_unix_ms"),
+        .finished_unix_ms = integer<std::int64_t>(value, "finished_unix_ms"),
+        .by_uid = integer<std::int64_t>(value, "by_uid"),
+        .vms = {},
+    };
+    const json& vms = member(value, "vms");
+    if (vms.is_array()) {
+        for (const json& vm : vms) {
+            run.vms.push_back(run_vm_from_json(vm));
+        }
+    }
+    return run;
+}
+
+RunEvent run_event_from_json(const json& value) {
+    RunEvent event;
+    event.sequence = integer<std::uint64_t>(value, "seq");
+    if (const json& vm = member(value, "vm"); vm.is_object()) {
+        event.vm = run_vm_from_json(vm);
+    }
+    if (const json& run = member(value, "run"); run.is_object()) {
+        event.run = run_from_json(run);
+    }
+    return event;
+}
+
+Problem problem_from_json(const json& value) {
+    return {
+        .status = integer<int>(value, "status"),
+        .code = text(value, "code"),
+        .title = text(value, "title"),
+        .detail = text(value, "detail"),
+        .next_step = text(value, "next_step"),
+    };
+}
+
+VersionView version_from_json(const json& value) {
+    return {
+        .version = text(value, "version"),
+        .api = integer<int>(value, "api"),
+        .pid = integer<std::int64_t>(value, "pid"),
+        .status = text(value, "status"),
+    };
+}
+
+Result<json> parse_json(std::string_view input) {
+    DepthLimit limit;
+    json value = json::parse(
+        input,
+        [&limit](int depth, json::parse_event_t event, json& parsed) {
+            return limit(depth, event, parsed);
+        },
+        false
+    );
+    if (limit.is_exceeded) {
+        return bad_request("the JSON text is nested too deeply");
+    }
+    if (value.is_discarded()) {
+        return bad_request("the text is not JSON");
+    }
+    return value;
+}
+
+Result<RunRequest> parse_run_request(std::string_view body) {
+    const auto parsed = parse_json(body);
+    if (parsed.has_error()) {
+        return parsed.error();
+    }
+    if (!parsed->is_object()) {
+        return bad_request("the request must be a JSON object");
+    }
+    RunRequest request;
+    for (const auto& [key, value] : parsed->items()) {
+        if (const auto result = parse_run_member(key, value, request); result.has_error()) {
+            return result.error();
+        }
+    }
+    if (request.to.empty()) {
+        return bad_request("'to' is missing: the name of a release");
+    }
+    if (request.all == !request.vms.empty()) {
+        return bad_request("name VMs in 'vms', or set 'all' to true, and not both");
+    }
+    return request;
+}
+
+bool is_valid_name(std::string_view name) noexcept {
+    if (name.empty() || name.size() > kMaxNameLength || name.front() == '.' ||
+        name.front() == '-') {
+        return false;
+    }
+    return std::all_of(name.begin(), name.end(), [](char c) {
+        return c > ' ' && c < '\x7f' && c != '/' && c != '"' && c != '\\';
+    });
+}
+
+} // namespace qhup::daemon

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What goes over the API socket, as structs, and the mapping from and to JSON. Pure.
+// The daemon writes these values and qhupd-ctl reads them: one vocabulary for both.
+// The members of the JSON objects have the names of the struct fields; docs/api.md explains them.
+#pragma once
+
+#include "common/result.hpp"
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qhup::daemon {
+
+/// A reason why a VM cannot be upgraded now.
+struct BlockerView {
+    std::string id;     ///< what blocks, as class/name: "chardev/serial0"
+    std::string klass;  ///< "class" in JSON: the kind of the reason
+    std::string reason; ///< one sentence that says what to do
+};
+
+/// One VM, as it was when it was asked last.
+struct VmView {
+    std::string name;             ///< unique on this host
+    std::string uuid;             ///< "" if the VM has none
+    std::int64_t pid = 0;         ///< 0: unknown
+    std::string version;          ///< of QEMU; "" while unknown
+    std::string package;          ///< QEMU's package version; "" if none
+    std::string build_id;         ///< of the running binary; "" if unknown
+    std::string machine;          ///< concrete machine type; "" if unknown
+    std::string socket;           ///< the QMP socket that the VM was found by
+    std::string state;            ///< QEMU's run state, or "unreachable"
+    std::string upgrade_state;    ///< state of the hand-over: none, prepared, …; "" if unknown
+    std::uint64_t ram_bytes = 0;  ///< 0: unknown
+    bool reachable = false;       ///< it answered in time
+    bool upgradable = false;      ///< reachable and nothing blocks
+    std::string reason;           ///< why it is unreachable; else ""
+    std::string run;              ///< the run that works on it; else ""
+    std::uint64_t age_ms = 0;     ///< how long ago this was true
+    std::vector<BlockerView> blockers; ///< all of them, not only the first
+};
+
+/// A binary that VMs can be upgraded to, by the name of its drop-in file.
+struct ReleaseView {
+    std::string name;        ///< what clients call it
+    std::string path;        ///< of the binary
+    std::string sha256;      ///< hex; "" if the drop-in pins none
+    std::string description; ///< for people; "" if none
+    bool usable = false;     ///< the binary is there and may be used
+    std::string reason;      ///< why it is not usable; else ""
+};
+
+/// May this VM go to that release?
+struct CheckView {
+    std::string vm;               ///< its name
+    std::string from;             ///< version it runs
+    std::string to;               ///< release asked about
+    bool can_upgrade = false;     ///< no blocker was found
+    std::string code;             ///< of the first reason against it; else ""
+    std::string message;          ///< that reason as a sentence; else ""
+    std::vector<BlockerView> blockers; ///< everything against it
+};
+
+/// One VM inside a run.
+struct RunVmView {
+    std::string vm;                    ///< its name
+    std::string phase;                 ///< of the engine's table, see docs/api.md
+    std::uint64_t since_ms = 0;        ///< when the phase was entered, from the start of the run
+    std::string outcome;               ///< "" while it runs; see docs/api.md
+    std::string code;                  ///< stable code of the failure; else ""
+    std::string message;               ///< the failure as a sentence; else ""
+    std::string peer_text;             ///< what QEMU or the kernel said; else ""
+    std::string next_step;             ///< what to do now; else ""
+    std::string from;                  ///< version before
+    std::string to;                    ///< version after, or the release that was wanted
+    std::optional<double> pause_ms;    ///< how long the guest stood still, if it was paused
+    std::optional<double> total_ms;    ///< from the VM's start in the run until its outcome
+    std::map<std::string, std::int64_t> timings_ns; ///< each part of the switch, by its QMP name
+    std::vector<BlockerView> blockers; ///< why it was refused
+};
+
+/// One upgrade of one or more VMs, or what recovery did after a start.
+struct RunView {
+    std::string id;               ///< names the run in paths
+    std::string kind;             ///< "upgrade" or "recovery"
+    std::string state;            ///< "running" or "finished"
+    std::string to;               ///< the release; "" for recovery
+    std::uint32_t parallel = 0;   ///< how many VMs were in work at once, at most
+    bool dry_run = false;         ///< preflight only, nothing is touched
+    std::int64_t started_unix_ms = 0;  ///< wall clock
+    std::int64_t finished_unix_ms = 0; ///< wall clock; 0 while it runs
+    std::int64_t by_uid = 0;      ///< who asked
+    std::vector<RunVmView> vms;   ///< in the order of work
+};
+
+/// One line of the event stream of a run.
+struct RunEvent {
+    std::uint64_t sequence = 0;    ///< "seq": from 1, without gaps
+    std::optional<RunVmView> vm;   ///< this VM changed
+    std::optional<RunView> run;    ///< the run ended so; always the last event
+};
+
+/// The body of POST /v1/runs.
+struct RunRequest {
+    std::vector<std::string> vms;          ///< names; empty exactly if `all`
+    bool all = false;                      ///< every VM that the daemon knows
+    std::string to;                        ///< release name
+    std::optional<std::uint32_t> parallel; ///< 1 to 1024; never more than the daemon's own limit
+    bool dry_run = false;                  ///< check only
+};
+
+/// An error answer, RFC 9457 with a stable code and the next step.
+struct Problem {
+    int status = 500;      ///< of HTTP
+    std::string code;      ///< stable, lower_snake
+    std::string title;     ///< short, the same for each code
+    std::string detail;    ///< one sentence about this case
+    std::string next_step; ///< what the reader can do; "" if nothing
+};
+
+/// What GET /v1/version says.
+struct VersionView {
+    std::string version;     ///< of the daemon
+    int api = 1;             ///< number of this API
+    std::int64_t pid = 0;    ///< of the daemon
+    std::string status;      ///< "ready", "recovering" or "stopping"
+};
+
+nlohmann::json to_json(const BlockerView& value);
+nlohmann::json to_json(const VmView& value);
+nlohmann::json to_json(const ReleaseView& value);
+nlohmann::json to_json(const CheckView& value);
+nlohmann::json to_json(const RunVmView& value);
+nlohmann::json to_json(const RunView& value);
+nlohmann::json to_json(const RunEvent& value);
+nlohmann::json to_json(const RunRequest& value);
+nlohmann::json to_json(const Problem& value);
+nlohmann::json to_json(const VersionView& value);
+
+/// {"vms": […]}, {"releases": […]}, {"runs": […]}
+nlohmann::json to_json(const std::vector<VmView>& value);
+nlohmann::json to_json(const std::vector<ReleaseView>& value);
+nlohmann::json to_json(const std::vector<RunView>& value);
+
+/// One line of text without a line break. Invalid UTF-8 is replaced, so that nothing that a QEMU
+/// said can make this fail.
+std::string format_json(const nlohmann::json& value);
+
+/// The same with line breaks, for people.
+std::string format_json_pretty(const nlohmann::json& value);
+
+/// What a daemon answered. Members that are missing or of another type keep their default: a newer
+/// daemon may say more, and an older one less.
+VmView vm_from_json(const nlohmann::json& value);
+ReleaseView release_from_json(const nlohmann::json& value);
+CheckView check_from_json(const nlohmann::json& value);
+RunVmView run_vm_from_json(const nlohmann::json& value);
+RunView run_from_json(const nlohmann::json& value);
+RunEvent run_event_from_json(const nlohmann::json& value);
+Problem problem_from_json(const nlohmann::json& value);
+VersionView version_from_json(const nlohmann::json& value);
+
+/// The text as JSON.
+///
+/// Errors: the text is no JSON, is too deep, or is larger than the server's limit
+Result<nlohmann::json> parse_json(std::string_view text);
+
+/// The body of POST /v1/runs. Strict: an unknown member, a wrong type or an empty selection is an
+/// error whose message names the member, so that a misspelt "dry_run" never upgrades anything.
+Result<RunRequest> parse_run_request(std::string_view body);
+
+/// Is this text usable as a name of a VM, a release or a run: 1 to 128 printable ASCII characters,
+/// no slash, not starting with a dot or a minus.
+bool is_valid_name(std::string_view name) noexcept;
+
+} // namespace qhup::daemon

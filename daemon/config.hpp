@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The daemon's configuration: its meaning, its defaults and its checks. Pure: text in, struct out.
+// Reading the files is main's business. systemd/qhupd.conf explains each key to operators.
+#pragma once
+
+#include "common/result.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qhup::daemon {
+
+/// Everything that an operator can set. The defaults are those of an empty file.
+struct Config {
+    // --- top level
+    std::string control_dir = "/run/qhupd/vms";          ///< a folder per VM for its control sockets
+    std::string releases_dir = "/etc/qhupd/releases.d";  ///< drop-ins *.toml, one per release
+    std::string state_dir = "/var/lib/qhupd";            ///< what outlives the daemon
+    std::uint32_t parallel = 4;   ///< VMs in work at once, 1 to 1024
+    std::uint32_t pause_slots = 0; ///< guests paused at once; 0: one per two cores, at least one
+    std::string log_level = "info"; ///< debug, info, warn or error
+
+    /// [discovery]: where VMs are found.
+    struct Discovery {
+        std::vector<std::string> qmp = {"/run/qhup-vm/*/qmp"}; ///< globs of QMP sockets
+        std::chrono::milliseconds interval{10'000}; ///< between two looks; 1 s to 1 h
+    } discovery;
+
+    /// [api]: the socket that qhupd-ctl talks to.
+    struct Api {
+        std::string socket = "/run/qhupd/api.sock"; ///< its path
+        std::string group = "qhup-admin"; ///< members may act; "": only root and the daemon's user
+        std::uint32_t mode = 0660;        ///< of the socket, octal text in the file
+        std::uint32_t max_connections = 64; ///< more are closed at once; 1 to 4096
+    } api;
+
+    /// [leases]: how long a source waits for us before it rolls back by itself.
+    struct Leases {
+        std::chrono::milliseconds prepared{60'000}; ///< renewed while we live; 5 s to 10 min
+        std::chrono::milliseconds frozen{1'000};    ///< inside the pause; 100 ms to 30 s
+    } leases;
+
+    /// [deadlines]: how long we wait for others.
+    struct Deadlines {
+        std::chrono::milliseconds probe{1'000};   ///< a VM that is only listed; 100 ms to 10 s
+        std::chrono::milliseconds prepare{30'000}; ///< the standby must be up; 1 s to 10 min
+        std::chrono::milliseconds drain{200};     ///< I/O in flight before the pause is given up
+        std::chrono::milliseconds pause_budget{300}; ///< the longest pause that may happen
+        std::chrono::milliseconds verify{2'000};  ///< the guest is watched on the target
+        std::chrono::milliseconds request{10'000}; ///< a client must have sent its request
+    } deadlines;
+};
+
+/// The configuration in this text.
+///
+/// @param file  name for messages
+/// Errors: syntax, unknown key, wrong type, value out of range. The message starts with
+///         "FILE:LINE: ", and names the nearest known key.
+Result<Config> parse_config(std::string_view text, std::string_view file);
+
+/// The number of guests that may be paused at once on a host with so many cores.
+std::uint32_t pause_slots_for(const Config& config, std::size_t cores) noexcept;
+
+/// "250ms", "60s", "10min", "1h" as a duration.
+///
+/// Errors: no number, no unit, too large
+Result<std::chrono::milliseconds> parse_duration(std::string_view text);
+
+} // namespace qhup::daemon

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Puts the parts of the daemon together, in this order: listen, recover what a daemon before us
+// began, serve, say READY; and stops them in the opposite one.
+#pragma once
+
+#include "daemon/config.hpp"
+
+namespace qhup::daemon {
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// @return  exit status of the process: 0 after a stop, 78 if the configuration cannot be used on
+///          this host, 1 if the system refused something
+int run_daemon(const Config& config);
+
+} // namespace qhup::daemon

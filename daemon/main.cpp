@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// qhupd: reads the configuration and starts the daemon.
+#include "common/log.hpp"
+#include "common/version.hpp"
+#include "daemon/config.hpp"
+#include "daemon/daemon.hpp"
+
+#include <getopt.h>
+
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+namespace {
+
+using namespace qhup;
+
+constexpr int kUsageError = 64;
+constexpr int kConfigurationError = 78;
+constexpr const char* kDefaultConfig = "/etc/qhupd/qhupd.conf";
+constexpr const char* kHelp = "Usage: qhupd [--config FILE] [--check-config] [--version]\n"
+                              "\n"
+                              "Upgrades the QEMU of running VMs. Steered with qhupd-ctl.\n"
+                              "\n"
+                              "  --config FILE   configuration (default /etc/qhupd/qhupd.conf;\n"
+                              "                  if that is missing, the built-in defaults)\n"
+                              "  --check-config  say what is wrong with it and exit\n"
+                              "  --version       print the version and exit\n"
+                              "\n"
+                              "Exit status: 0 stopped, 1 failure, 64 usage, 78 configuration\n";
+
+struct Arguments {
+    std::string config = kDefaultConfig;
+    bool is_config_named = false;
+    bool only_checks = false;
+    int exit_status = -1; ///< not negative: exit now
+};
+
+Arguments parse_arguments(int argc, char** argv) {
+    static const option kOptions[] = {
+        {"config", required_argument, nullptr, 'c'},
+        {"check-config", no_argument, nullptr, 'C'},
+        {"version", no_argument, nullptr, 'V'},
+        {"help", no_argument, nullptr, 'h'},
+        {nullptr, 0, nullptr, 0},
+    };
+    Arguments arguments;
+    for (int chosen = 0; (chosen = ::getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
+        switch (chosen) {
+        case 'c':
+            arguments.config = optarg;
+            arguments.is_config_named = true;
+            break;
+        case 'C': arguments.only_checks = true; break;
+        case 'V':
+            std::printf("qhupd %s\n", std::string(kVersion).c_str());
+            arguments.exit_status = 0;
+            return arguments;
+        case 'h':
+            std::fputs(kHelp, stdout);
+            arguments.exit_status = 0;
+            return arguments;
+        default:
+            std::fputs(kHelp, stderr);
+            arguments.exit_status = kUsageError;
+            return arguments;
+        }
+    }
+    if (optind < argc) {
+        std::fputs(kHelp, stderr);
+        arguments.exit_status = kUsageError;
+    }
+    return arguments;
+}
+
+Result<daemon::Config> load_config(const Arguments& arguments) {
+    std::ifstream file(arguments.config, std::ios::binary);
+    if (!file && !arguments.is_config_named) {
+        return daemon::Config();
+    }
+    if (!file) {
+        return make_failure(Errc::not_found, arguments.config + ": cannot be opened.");
+    }
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    return daemon::parse_config(text, arguments.config);
+}
+
+int run(int argc, char** argv) {
+    const Arguments arguments = parse_arguments(argc, argv);
+    if (arguments.exit_status >= 0) {
+        return arguments.exit_status;
+    }
+    const auto config = load_config(arguments);
+    if (config.has_error()) {
+        std::fprintf(stderr, "%s\n", to_text(config.error()).c_str());
+        return kConfigurationError;
+    }
+    if (arguments.only_checks) {
+        std::printf("%s: good\n", arguments.config.c_str());
+        return 0;
+    }
+    if (const auto logging = setup_log(config->log_level); logging.has_error()) {
+        std::fprintf(stderr, "%s\n", to_text(logging.error()).c_str());
+        return kConfigurationError;
+    }
+    return daemon::run_daemon(*config);
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return run(argc, argv);
+    } catch (const std::exception& bug) {
+        std::fprintf(stderr, "qhupd has a bug: %s\n", bug.what());
+        return 1;
+    }
+}

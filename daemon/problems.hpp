@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The error answers of the API: every code with its HTTP status and title. Pure.
+// The codes never change; docs/api.md has the same table.
+#pragma once
+
+#include "daemon/api_types.hpp"
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace qhup::daemon {
+
+enum class ProblemCode : std::uint8_t {
+    bad_request,        ///< the request is not understood
+    not_permitted,      ///< the peer may not act
+    no_such_path,       ///< the API has no such path
+    vm_not_found,       ///< no VM of that name
+    release_not_found,  ///< no release of that name
+    run_not_found,      ///< no run of that name
+    method_not_allowed, ///< the path exists, the method does not
+    request_too_slow,   ///< the request did not arrive in time
+    vm_busy,            ///< the VM is in a run
+    too_large,          ///< the request has too many bytes
+    release_unusable,   ///< the release's binary must not be used
+    vm_unreachable,     ///< the VM does not answer
+    too_many_runs,      ///< wait until one has finished
+    internal_error,     ///< a bug
+    stopping,           ///< the daemon is going away
+};
+
+inline constexpr std::array kAllProblemCodes{
+    ProblemCode::bad_request,       ProblemCode::not_permitted,     ProblemCode::no_such_path,
+    ProblemCode::vm_not_found,      ProblemCode::release_not_found, ProblemCode::run_not_found,
+    ProblemCode::method_not_allowed, ProblemCode::request_too_slow, ProblemCode::vm_busy,
+    ProblemCode::too_large,         ProblemCode::release_unusable,  ProblemCode::vm_unreachable,
+    ProblemCode::too_many_runs,     ProblemCode::internal_error,    ProblemCode::stopping,
+};
+
+/// The stable word of the code.
+std::string_view to_string(ProblemCode code) noexcept;
+
+/// Its HTTP status.
+int http_status_of(ProblemCode code) noexcept;
+
+/// The answer. `detail` says what is true in this case, `next_step` what to do.
+Problem make_problem(ProblemCode code, std::string detail, std::string next_step = {});
+
+} // namespace qhup::daemon

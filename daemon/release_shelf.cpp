@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/release_shelf.hpp"
+
+#include "daemon/nearest_name.hpp"
+#include "daemon/problems.hpp"
+
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <utility>
+
+namespace qhup::daemon {
+namespace {
+
+namespace fs = std::filesystem;
+using upgrade::Errc;
+using upgrade::PinnedBinary;
+using upgrade::Release;
+
+constexpr std::uintmax_t kMaxDropInBytes = 64U * 1024U;
+
+/// The drop-ins in the folder, by name. A folder that is missing holds none.
+std::vector<fs::path> find_drop_ins(const std::string& folder) {
+    std::vector<fs::path> paths;
+    std::error_code error;
+    for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+        if (it->path().extension() == ".toml") {
+            paths.push_back(it->path());
+        }
+    }
+    std::sort(paths.begin(), paths.end());
+    return paths;
+}
+
+/// Who can write a drop-in decides what runs under every VM.
+Result<void> check_owner(const fs::path& path) {
+    struct stat facts {};
+    if (::lstat(path.c_str(), &facts) != 0) {
+        return make_system_failure(errno, "looking at " + path.string());
+    }
+    const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid();
+    if (!S_ISREG(facts.st_mode) || !is_ours || (facts.st_mode & 0022U) != 0) {
+        return make_failure(
+            Errc::release_invalid,
+            path.string() + " must be a file of root's that nobody else may write"
+        );
+    }
+    return {};
+}
+
+Result<Release> read_drop_in(const fs::path& path) {
+    const auto checked = check_owner(path);
+    if (checked.has_error()) {
+        return checked.error();
+    }
+    std::error_code error;
+    const auto size = fs::file_size(path, error);
+    std::ifstream file(path, std::ios::binary);
+    if (error || !file || size > kMaxDropInBytes) {
+        return make_failure(Errc::release_invalid, path.string() + " cannot be read");
+    }
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    return with_context(upgrade::parse_release(text, path.stem().string()), path.string());
+}
+
+bool is_same_release(const Release& a, const Release& b) {
+    return a.name == b.name && a.path == b.path && a.sha256 == b.sha256 && a.version == b.version &&
+           a.firmware == b.firmware && a.options == b.options;
+}
+
+/// True if the path still leads to the file that was pinned.
+bool is_still_there(const PinnedBinary& binary) {
+    struct stat facts {};
+    return ::lstat(binary.release.path.c_str(), &facts) == 0 && facts.st_dev == binary.device &&
+           facts.st_ino == binary.inode && upgrade::check_unchanged(binary).has_value();
+}
+
+} // namespace
+
+ReleaseShelf::ReleaseShelf(std::string folder, asio::thread_pool& disk)
+    : folder_(std::move(folder)), disk_(disk) {}
+
+ReleaseShelf::Shelf ReleaseShelf::load(const std::string& folder, const Pinned& before) {
+    Shelf shelf;
+    for (const fs::path& path : find_drop_ins(folder)) {
+        auto release = read_drop_in(path);
+        if (release.has_error()) {
+            shelf.items.push_back({path.stem().string(), {}, release.error()});
+            continue;
+        }
+        const std::string name = release->name.text();
+        const auto known = before.find(name);
+        const bool is_known = known != before.end() &&
+                              is_same_release(known->second->release, *release) &&
+                              is_still_there(*known->second);
+        auto binary = is_known ? Result<std::shared_ptr<const PinnedBinary>>(known->second)
+                               : upgrade::pin_binary(*release);
+        if (binary.has_value()) {
+            shelf.pinned[name] = *binary;
+        }
+        shelf.items.push_back({name, std::move(*release), std::move(binary)});
+    }
+    return shelf;
+}
+
+awaitable<std::vector<ReleaseShelf::Item>> ReleaseShelf::reload() {
+    auto work = [folder = folder_, before = pinned_] { return load(folder, before); };
+    Shelf shelf = co_await blocking(disk_, std::move(work));
+    pinned_ = std::move(shelf.pinned);
+    co_return std::move(shelf.items);
+}
+
+awaitable<std::vector<ReleaseView>> ReleaseShelf::list() {
+    const std::vector<Item> items = co_await reload();
+    std::vector<ReleaseView> views;
+    for (const Item& item : items) {
+        ReleaseView view;
+        view.name = item.name;
+        view.path = item.release.path;
+        view.sha256 = item.release.sha256;
+        view.description = item.release.description;
+        view.usable = item.binary.has_value();
+        if (item.binary.has_value()) {
+            view.sha256 = (*item.binary)->sha256;
+        } else {
+            view.reason = to_text(item.binary.error());
+        }
+        views.push_back(std::move(view));
+    }
+    co_return views;
+}
+
+awaitable<ReleaseShelf::Answer> ReleaseShelf::pick(std::string name) {
+    const std::vector<Item> items = co_await reload();
+    Picked picked;
+    std::vector<std::string> names;
+    const Item* wanted = nullptr;
+    for (const Item& item : items) {
+        names.push_back(item.name);
+        wanted = item.name == name ? &item : wanted;
+        const auto tail = upgrade::release_tail(item.release);
+        if (!tail.empty()) {
+            picked.known_tails.push_back(tail);
+        }
+    }
+    Answer answer;
+    if (wanted == nullptr) {
+        answer.problem = make_problem(
+            ProblemCode::release_not_found,
+            "There is no release '" + name + "'.",
+            did_you_mean(name, names) + "'qhupd-ctl releases' shows all."
+        );
+    } else if (wanted->binary.has_error()) {
+        answer.problem = make_problem(
+            ProblemCode::release_unusable,
+            "The release '" + name + "' must not be used: " + to_text(wanted->binary.error()) + ".",
+            "Repair its file or its binary; 'qhupd-ctl releases' says when it is usable."
+        );
+    } else {
+        picked.binary = *wanted->binary;
+        answer.picked = std::move(picked);
+    }
+    co_return answer;
+}
+
+} // namespace qhup::daemon

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The releases that root configured, by name, and their binaries, opened and checked once and kept
+// open. Clients name a release, never a path.
+#pragma once
+
+#include "common/async.hpp"
+#include "daemon/api_types.hpp"
+#include "upgrade-engine/binary_store.hpp"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace qhup::daemon {
+
+/// Thread: the daemon's home strand.
+class ReleaseShelf {
+public:
+    /// @param folder  of the drop-ins *.toml
+    /// @param disk    a pool for blocking calls
+    ReleaseShelf(std::string folder, asio::thread_pool& disk);
+
+    /// All releases, by name, as they are on disk now. A drop-in that cannot be used is listed with
+    /// the reason.
+    [[nodiscard]] awaitable<std::vector<ReleaseView>> list();
+
+    /// A binary that was checked, for a whole run, with the tails of all releases.
+    struct Picked {
+        std::shared_ptr<const upgrade::PinnedBinary> binary;
+        std::vector<std::vector<std::string>> known_tails;
+    };
+
+    /// The release of that name.
+    /// Errors: a Problem: release_not_found with the nearest name, release_unusable
+    struct Answer {
+        std::optional<Picked> picked;
+        std::optional<Problem> problem;
+    };
+    [[nodiscard]] awaitable<Answer> pick(std::string name);
+
+private:
+    struct Item {
+        std::string name;
+        upgrade::Release release;
+        Result<std::shared_ptr<const upgrade::PinnedBinary>> binary;
+    };
+    using Pinned = std::map<std::string, std::shared_ptr<const upgrade::PinnedBinary>>;
+    struct Shelf {
+        std::vector<Item> items; // by name
+        Pinned pinned;           // by release name
+    };
+
+    static Shelf load(const std::string& folder, const Pinned& before);
+    [[nodiscard]] awaitable<std::vector<Item>> reload();
+
+    std::string folder_;
+    asio::thread_pool& disk_;
+    Pinned pinned_;
+};
+
+} // namespace qhup::daemon

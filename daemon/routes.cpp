@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/routes.hpp"
+
+#include "daemon/problems.hpp"
+
+#include <charconv>
+#include <map>
+#include <optional>
+#include <vector>
+
+namespace qhup::daemon {
+namespace {
+
+int hex_value(char c) noexcept {
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    if (c >= 'a' && c <= 'f') {
+        return c - 'a' + 10;
+    }
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+std::optional<std::string> percent_decoded(std::string_view text) {
+    std::string decoded;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] != '%') {
+            decoded += text[i];
+            continue;
+        }
+        const int high = i + 2 < text.size() ? hex_value(text[i + 1]) : -1;
+        const int low = i + 2 < text.size() ? hex_value(text[i + 2]) : -1;
+        if (high < 0 || low < 0) {
+            return std::nullopt;
+        }
+        decoded += static_cast<char>(high * 16 + low);
+        i += 2;
+    }
+    return decoded;
+}
+
+/// "/v1/vms/a" as {"v1", "vms", "a"}, each part decoded after it was cut.
+std::optional<std::vector<std::string>> split_path(std::string_view path) {
+    if (path.empty() || path.front() != '/') {
+        return std::nullopt;
+    }
+    path.remove_prefix(1);
+    std::vector<std::string> parts;
+    for (;;) {
+        const auto end = path.find('/');
+        auto part = percent_decoded(path.substr(0, end));
+        if (!part) {
+            return std::nullopt;
+        }
+        parts.push_back(std::move(*part));
+        if (end == std::string_view::npos) {
+            return parts;
+        }
+        path.remove_prefix(end + 1);
+    }
+}
+
+std::optional<std::map<std::string, std::string>> split_query(std::string_view query) {
+    std::map<std::string, std::string> values;
+    while (!query.empty()) {
+        const auto end = query.find('&');
+        const std::string_view pair = query.substr(0, end);
+        const auto equals = pair.find('=');
+        auto key = percent_decoded(pair.substr(0, equals));
+        auto value = percent_decoded(
+            equals == std::string_view::npos ? std::string_view() : pair.substr(equals + 1)
+        );
+        if (!key || !value) {
+            return std::nullopt;
+        }
+        values[*key] = *value;
+        query.remove_prefix(end == std::string_view::npos ? query.size() : end + 1);
+    }
+    return values;
+}
+
+Problem bad_target() {
+    return make_problem(ProblemCode::bad_request, "The address of the request is not understood.");
+}
+
+Route make_run_events(std::string id, const std::map<std::string, std::string>& query) {
+    GetRunEvents route{.id = std::move(id), .after = 0};
+    const auto after = query.find("after");
+    if (after != query.end()) {
+        const std::string& digits = after->second;
+        const auto parsed =
+            std::from_chars(digits.data(), digits.data() + digits.size(), route.after);
+        if (parsed.ec != std::errc{} || parsed.ptr != digits.data() + digits.size()) {
+            return make_problem(ProblemCode::bad_request, "'after' must be the number of an event.");
+        }
+    }
+    return route;
+}
+
+Route make_check(std::string vm, const std::map<std::string, std::string>& query) {
+    const auto to = query.find("to");
+    if (to == query.end() || !is_valid_name(to->second)) {
+        return make_problem(
+            ProblemCode::bad_request,
+            "The release is missing.",
+            "Add ?to= with the name of a release from /v1/releases."
+        );
+    }
+    return GetCheck{.vm = std::move(vm), .to = to->second};
+}
+
+Route find_named(
+    const std::vector<std::string>& parts, const std::map<std::string, std::string>& query
+) {
+    const std::string& name = parts[2];
+    if (!is_valid_name(name)) {
+        return bad_target();
+    }
+    const bool is_vm = parts[1] == "vms";
+    if (parts.size() == 3) {
+        return is_vm ? Route(GetVm{name}) : Route(GetRun{name});
+    }
+    if (is_vm && parts.size() == 4 && parts[3] == "check") {
+        return make_check(name, query);
+    }
+    if (!is_vm && parts.size() == 4 && parts[3] == "events") {
+        return make_run_events(name, query);
+    }
+    return make_problem(ProblemCode::no_such_path, "The API has no such path.");
+}
+
+} // namespace
+
+Route find_route(std::string_view method, std::string_view target) {
+    const auto mark = target.find('?');
+    const auto parts = split_path(target.substr(0, mark));
+    const auto query = split_query(
+        mark == std::string_view::npos ? std::string_view() : target.substr(mark + 1)
+    );
+    if (!parts || !query) {
+        return bad_target();
+    }
+    const bool is_get = method == "GET";
+    Route route = make_problem(ProblemCode::no_such_path, "The API has no such path.");
+    if (*parts == std::vector<std::string>{"healthz"}) {
+        route = GetHealth{};
+    } else if (parts->size() < 2 || parts->front() != "v1") {
+        return route;
+    } else if (parts->size() > 2 && ((*parts)[1] == "vms" || (*parts)[1] == "runs")) {
+        route = find_named(*parts, *query);
+    } else if (parts->size() == 2 && (*parts)[1] == "version") {
+        route = GetVersion{};
+    } else if (parts->size() == 2 && (*parts)[1] == "vms") {
+        route = GetVms{};
+    } else if (parts->size() == 2 && (*parts)[1] == "releases") {
+        route = GetReleases{};
+    } else if (parts->size() == 2 && (*parts)[1] == "runs") {
+        if (method == "POST") {
+            return PostRun{};
+        }
+        route = GetRuns{};
+    }
+    if (!is_get && !std::holds_alternative<Problem>(route)) {
+        return make_problem(
+            ProblemCode::method_not_allowed, "This path does not take the method of the request."
+        );
+    }
+    return route;
+}
+
+} // namespace qhup::daemon

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/run_view.hpp"
+
+#include "daemon/vm_view.hpp"
+#include "upgrade-engine/errors.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace qhup::daemon {
+namespace {
+
+using upgrade::Phase;
+using Milliseconds = std::chrono::duration<double, std::milli>;
+
+std::string outcome_of(const upgrade::UpgradeReport& report, bool is_dry_run) {
+    if (!upgrade::is_terminal(report.phase)) {
+        return {};
+    }
+    if (report.is_nothing_to_do) {
+        return "unchanged";
+    }
+    const bool is_checked = is_dry_run && report.phase == Phase::refused && !report.failure &&
+                            report.blockers.empty();
+    return is_checked ? "checked" : std::string(upgrade::to_string(report.phase));
+}
+
+std::string next_step_of(const upgrade::UpgradeReport& report) {
+    switch (report.phase) {
+    case Phase::refused:
+        if (!report.blockers.empty()) {
+            return "Do what the reasons say, then upgrade again.";
+        }
+        return report.failure && severity_of(report.failure->code) == Severity::transient
+                   ? "Upgrade it again."
+                   : "";
+    case Phase::rolled_back: return "Look at the reason, then upgrade it again.";
+    case Phase::lost_contact:
+        return "Look at it with 'qhupd-ctl show' in a minute: by then the pair has finished or "
+               "undone the upgrade by itself.";
+    case Phase::needs_operator: return "docs/operations.md says what to choose between.";
+    default: return "";
+    }
+}
+
+/// The mark that ends the time that counts: when the guest ran on the target, else the last one.
+std::chrono::steady_clock::time_point end_of(const upgrade::UpgradeReport& report) {
+    const auto verify = std::find_if(
+        report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
+            return mark.phase == Phase::verify;
+        }
+    );
+    return report.phase == Phase::upgraded && verify != report.marks.end()
+               ? verify->at
+               : report.marks.back().at;
+}
+
+/// When work began: the first mark after waiting in the queue.
+std::chrono::steady_clock::time_point begin_of(const upgrade::UpgradeReport& report) {
+    const auto first = std::find_if(
+        report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
+            return mark.phase != Phase::queued;
+        }
+    );
+    return first == report.marks.end() ? report.marks.back().at : first->at;
+}
+
+} // namespace
+
+RunVmView make_queued_view(const RunFacts& run) {
+    RunVmView view;
+    view.vm = run.vm;
+    view.to = run.release;
+    view.phase = std::string(upgrade::to_string(Phase::queued));
+    return view;
+}
+
+RunVmView make_refused_view(
+    const RunFacts& run, std::string code, std::string message, std::string next_step
+) {
+    RunVmView view = make_queued_view(run);
+    view.phase = std::string(upgrade::to_string(Phase::refused));
+    view.outcome = view.phase;
+    view.code = std::move(code);
+    view.message = std::move(message);
+    view.next_step = std::move(next_step);
+    return view;
+}
+
+RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts& run) {
+    RunVmView view = make_queued_view(run);
+    view.phase = std::string(upgrade::to_string(report.phase));
+    view.outcome = outcome_of(report, run.is_dry_run);
+    view.from = report.from_text;
+    if (report.phase == Phase::upgraded && !report.to_text.empty()) {
+        view.to = report.to_text;
+    }
+    view.blockers = to_views(report.blockers);
+    if (report.failure) {
+        view.code = wire_code_of(report.failure->code);
+        view.message = report.failure->message;
+        view.peer_text = report.failure->peer_text;
+        for (const Failure& later : report.failure->also) {
+            view.message += "; then " + later.message;
+        }
+    } else if (!report.blockers.empty()) {
+        view.code = wire_code_of(make_error_code(upgrade::Errc::blocked));
+    }
+    for (const std::string& warning : report.warnings) {
+        view.message += (view.message.empty() ? "" : "; ") + warning;
+    }
+    if (upgrade::is_terminal(report.phase)) {
+        view.next_step = next_step_of(report);
+    }
+    if (report.timings) {
+        view.pause_ms = Milliseconds(report.timings->pause).count();
+        view.timings_ns = upgrade::to_map_ns(*report.timings);
+    }
+    if (!report.marks.empty()) {
+        const auto since = report.marks.back().at - run.started;
+        view.since_ms = static_cast<std::uint64_t>(std::max<std::int64_t>(
+            0, std::chrono::duration_cast<std::chrono::milliseconds>(since).count()
+        ));
+        if (!view.outcome.empty()) {
+            view.total_ms = Milliseconds(end_of(report) - begin_of(report)).count();
+        }
+    }
+    return view;
+}
+
+} // namespace qhup::daemon

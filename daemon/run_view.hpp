@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What the API says about an upgrade: from the engine's report to one row of a run. Pure.
+#pragma once
+
+#include "daemon/api_types.hpp"
+#include "upgrade-engine/runner.hpp"
+
+#include <chrono>
+#include <string>
+
+namespace qhup::daemon {
+
+/// What is true of the run that the report belongs to.
+struct RunFacts {
+    std::string vm;       ///< name
+    std::string release;  ///< wanted; "" for recovery
+    bool is_dry_run = false;
+    std::chrono::steady_clock::time_point started; ///< of the run
+};
+
+/// The row. `outcome` is set exactly if the report's phase is terminal:
+/// upgraded, unchanged (was there already), checked (dry run, nothing against it), refused,
+/// rolled_back, lost_contact, needs_operator.
+RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts& run);
+
+/// A VM that waits for its turn.
+RunVmView make_queued_view(const RunFacts& run);
+
+/// A VM that was refused before the engine saw it.
+RunVmView make_refused_view(
+    const RunFacts& run, std::string code, std::string message, std::string next_step
+);
+
+} // namespace qhup::daemon

@@ -1,0 +1,709 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/upgrade_runs.hpp"
+
+#include "common/log.hpp"
+#include "daemon/nearest_name.hpp"
+#include "daemon/problems.hpp"
+#include "daemon/run_view.hpp"
+
+#include <algorithm>
+#include <random>
+#include <thread>
+#include <utility>
+
+namespace qhup::daemon {
+namespace {
+
+using std::chrono::milliseconds;
+using upgrade::QmpVmPort;
+using upgrade::QmpVmPortConfig;
+using upgrade::UpgradeReport;
+
+constexpr std::size_t kRememberedRuns = 100;
+constexpr std::size_t kMaxOpenRuns = 32;
+
+std::int64_t unix_ms_now() {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<milliseconds>(now).count();
+}
+
+/// "r" and eight hex digits: short enough to type.
+std::string make_run_id() {
+    static constexpr std::string_view kDigits = "0123456789abcdef";
+    std::random_device random;
+    std::string id = "r";
+    for (int i = 0; i < 8; ++i) {
+        id += kDigits[random() % kDigits.size()];
+    }
+    return id;
+}
+
+/// The upgrade of one VM of a run. With it a daemon that starts again finds the run.
+std::string upgrade_id_of(const std::string& run, std::size_t index) {
+    return run + "." + std::to_string(index);
+}
+
+awaitable<UpgradeReport> upgrade_on_strand(
+    Strand strand, QmpVmPortConfig port_config, std::shared_ptr<upgrade::SlotGate::Turn> turn,
+    upgrade::UpgradeRequest request, upgrade::UpgradeObserver observer
+) {
+    QmpVmPort port(strand, std::move(port_config));
+    UpgradeReport report = co_await upgrade::run_upgrade(
+        port, std::move(turn), std::move(request), std::move(observer)
+    );
+    co_await port.close();
+    co_return report;
+}
+
+awaitable<UpgradeReport> recover_on_strand(
+    Strand strand, QmpVmPortConfig port_config, upgrade::RecoveryRequest request,
+    upgrade::UpgradeObserver observer
+) {
+    QmpVmPort port(strand, std::move(port_config));
+    UpgradeReport report =
+        co_await upgrade::run_recovery(port, std::move(request), std::move(observer));
+    co_await port.close();
+    co_return report;
+}
+
+/// What a control folder shows at a first look.
+struct FirstLook {
+    upgrade::Action action = upgrade::Action::nothing_to_do;
+    bool is_of_this_upgrade = true; ///< false: a side is busy with a later upgrade
+};
+
+awaitable<FirstLook> look_on_strand(Strand strand, QmpVmPortConfig config, milliseconds patience) {
+    const std::string id = config.upgrade.text();
+    QmpVmPort port(strand, std::move(config));
+    const auto source = co_await port.observe_source(Deadline::in(patience));
+    const auto target = co_await port.observe_target(Deadline::in(patience));
+    co_await port.close();
+    FirstLook look;
+    look.action = upgrade::decide(source, target).action;
+    for (const auto* side : {&source, &target}) {
+        const std::string other = side->answers() ? side->facts.upgrade.text() : std::string();
+        look.is_of_this_upgrade = look.is_of_this_upgrade && (other.empty() || other == id);
+    }
+    co_return look;
+}
+
+struct Judged {
+    Result<upgrade::Verdict> verdict;
+};
+
+awaitable<Judged>
+check_on_strand(Strand strand, QmpVmPortConfig config, upgrade::UpgradeRequest request) {
+    QmpVmPort port(strand, std::move(config));
+    auto verdict = co_await upgrade::check_upgrade(port, std::move(request));
+    co_await port.close();
+    co_return Judged{std::move(verdict)};
+}
+
+} // namespace
+
+/// A run and those who follow it.
+struct UpgradeRuns::Run {
+    RunView view;
+    std::chrono::steady_clock::time_point started;
+    std::vector<RunEvent> events;
+    std::vector<std::shared_ptr<Notifier>> followers;
+    std::vector<std::string> held; // VMs that this run has acquired, by index; "" if none
+    std::size_t open = 0;          // VMs without an outcome
+    std::optional<upgrade::BatchId> batch;
+    bool is_saving = false;
+    bool is_dirty = false;
+
+    RunFacts facts_of(std::size_t index) const {
+        return {
+            .vm = view.vms[index].vm,
+            .release = view.to,
+            .is_dry_run = view.dry_run,
+            .started = started,
+        };
+    }
+};
+
+/// Looks at several pairs at once.
+struct UpgradeRuns::OrphanLooks {
+    explicit OrphanLooks(const asio::any_io_executor& executor) : changed(executor) {}
+
+    std::vector<FoundUpgrade> unfinished; // pairs that need somebody
+    std::size_t open = 0;                 // looks under way
+    Notifier changed;
+};
+
+UpgradeRuns::UpgradeRuns(
+    asio::io_context& context, Strand home, asio::thread_pool& disk, TaskGroup& tasks,
+    VmRegistry& registry, ReleaseShelf& shelf, const Config& config
+)
+    : context_(context), home_(std::move(home)), disk_(disk), tasks_(tasks), registry_(registry),
+      shelf_(shelf), config_(config), store_(config.state_dir + "/runs"),
+      pause_slots_(pause_slots_for(config, std::thread::hardware_concurrency())),
+      gate_(home_, {.prepare_slots = config.parallel, .pause_slots = pause_slots_}) {}
+
+UpgradeRuns::~UpgradeRuns() = default;
+
+upgrade::RunnerConfig UpgradeRuns::runner_config() const {
+    upgrade::RunnerConfig config;
+    config.deadlines[upgrade::Phase::prepare] = config_.deadlines.prepare;
+    config.watch_window = config_.deadlines.verify;
+    config.lease = config_.leases.prepared;
+    config.switch_limits.drain_deadline = config_.deadlines.drain;
+    config.switch_limits.budget = config_.deadlines.pause_budget;
+    config.switch_limits.frozen_lease = config_.leases.frozen;
+    return config;
+}
+
+UpgradeRuns::RunPtr UpgradeRuns::make_run(std::string id, std::string kind) {
+    auto run = std::make_shared<Run>();
+    run->view.id = std::move(id);
+    run->view.kind = std::move(kind);
+    run->view.state = "running";
+    run->view.started_unix_ms = unix_ms_now();
+    run->started = std::chrono::steady_clock::now();
+    runs_[run->view.id] = run;
+    order_.push_back(run->view.id);
+    forget_old();
+    return run;
+}
+
+void UpgradeRuns::forget_old() {
+    for (auto id = order_.begin(); id != order_.end() && order_.size() > kRememberedRuns;) {
+        const auto run = runs_.find(*id);
+        if (run->second->view.state == "finished") {
+            runs_.erase(run);
+            id = order_.erase(id);
+        } else {
+            ++id;
+        }
+    }
+}
+
+std::size_t UpgradeRuns::running() const noexcept {
+    return static_cast<std::size_t>(std::count_if(runs_.begin(), runs_.end(), [](const auto& run) {
+        return run.second->view.state == "running";
+    }));
+}
+
+bool UpgradeRuns::is_recovering() const noexcept {
+    return std::any_of(runs_.begin(), runs_.end(), [](const auto& run) {
+        return run.second->view.state == "running" && run.second->view.kind == "recovery";
+    });
+}
+
+std::vector<RunView> UpgradeRuns::list() const {
+    std::vector<RunView> views;
+    for (auto id = order_.rbegin(); id != order_.rend(); ++id) {
+        views.push_back(runs_.find(*id)->second->view);
+    }
+    return views;
+}
+
+std::optional<RunView> UpgradeRuns::find(const std::string& id) const {
+    const auto run = runs_.find(id);
+    return run == runs_.end() ? std::nullopt : std::optional<RunView>(run->second->view);
+}
+
+void UpgradeRuns::request_stop() {
+    is_stopping_ = true;
+    for (const auto& [id, run] : runs_) {
+        if (run->batch && run->view.state == "running") {
+            gate_.stop_batch(*run->batch);
+        }
+    }
+}
+
+// --- events -----------------------------------------------------------------------------------
+
+void UpgradeRuns::add_event(const RunPtr& run, RunEvent event) {
+    event.sequence = run->events.size() + 1;
+    run->events.push_back(std::move(event));
+    for (const auto& follower : run->followers) {
+        follower->notify();
+    }
+}
+
+awaitable<UpgradeRuns::Progress>
+UpgradeRuns::next_events(std::string id, std::uint64_t after, Deadline deadline) {
+    Progress progress;
+    const auto found = runs_.find(id);
+    if (found == runs_.end()) {
+        progress.is_known = false;
+        co_return progress;
+    }
+    const RunPtr run = found->second;
+    const auto follower = std::make_shared<Notifier>(home_);
+    run->followers.push_back(follower);
+    bool is_over = false;
+    while (run->events.size() <= after && !is_over) {
+        const auto waited = co_await follower->wait(deadline);
+        is_over = waited.has_error();
+    }
+    run->followers.erase(
+        std::remove(run->followers.begin(), run->followers.end(), follower), run->followers.end()
+    );
+    for (std::size_t i = after; i < run->events.size(); ++i) {
+        progress.events.push_back(run->events[i]);
+    }
+    co_return progress;
+}
+
+// --- what becomes of a VM ---------------------------------------------------------------------
+
+upgrade::UpgradeObserver UpgradeRuns::make_observer(const RunPtr& run, std::size_t index) {
+    // why: called on the VM's strand; everything here belongs to the home strand.
+    return [this, run, index, facts = run->facts_of(index)](const UpgradeReport& report) {
+        if (upgrade::is_terminal(report.phase)) {
+            return; // run_vm tells the end, when the VM is free again
+        }
+        RunVmView view = make_run_vm_view(report, facts);
+        asio::post(home_, [this, run, index, view = std::move(view)]() mutable {
+            on_view(run, index, std::move(view));
+        });
+    };
+}
+
+void UpgradeRuns::on_view(const RunPtr& run, std::size_t index, RunVmView view) {
+    RunVmView& now = run->view.vms[index];
+    if (!now.outcome.empty()) {
+        return;
+    }
+    log().debug("run {}: {} enters {}", run->view.id, view.vm, view.phase);
+    now = std::move(view);
+    add_event(run, {.sequence = 0, .vm = now, .run = std::nullopt});
+}
+
+awaitable<void> UpgradeRuns::end_vm(RunPtr run, std::size_t index, RunVmView view) {
+    log().info(
+        "run {}: {} {}{}{}",
+        run->view.id,
+        view.vm,
+        view.outcome,
+        view.code.empty() ? "" : " because of " + view.code + ": ",
+        view.message
+    );
+    RunVmView& now = run->view.vms[index];
+    now = std::move(view);
+    if (!run->held[index].empty()) {
+        registry_.release(run->held[index]);
+        run->held[index].clear();
+    }
+    add_event(run, {.sequence = 0, .vm = now, .run = std::nullopt});
+    --run->open;
+    const bool is_last = run->open == 0;
+    if (is_last) {
+        run->view.finished_unix_ms = unix_ms_now();
+        run->view.state = "finished";
+    }
+    const bool is_saved = co_await save(run);
+    if (!is_saved) {
+        log().error("run {}: its record could not be written", run->view.id);
+    }
+    if (is_last) {
+        add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
+    }
+}
+
+awaitable<bool> UpgradeRuns::save(RunPtr run) {
+    run->is_dirty = true;
+    if (run->is_saving) {
+        co_return true; // the one that is writing writes again
+    }
+    run->is_saving = true;
+    bool is_saved = true;
+    while (run->is_dirty) {
+        run->is_dirty = false;
+        auto work = [store = store_, view = run->view] { return store.save(view); };
+        const auto saved = co_await blocking(disk_, std::move(work));
+        if (saved.has_error()) {
+            log_failure("writing the record of run " + run->view.id, saved.error());
+            is_saved = false;
+        }
+    }
+    run->is_saving = false;
+    co_return is_saved;
+}
+
+// --- upgrade ----------------------------------------------------------------------------------
+
+std::vector<std::string> UpgradeRuns::select(const RunRequest& request) const {
+    std::vector<std::string> names = request.all ? registry_.names() : request.vms;
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+awaitable<std::optional<Problem>> UpgradeRuns::find_problem(const RunRequest& request) {
+    co_await registry_.refresh();
+    const std::vector<std::string> known = registry_.names();
+    for (const std::string& name : request.vms) {
+        if (!registry_.handle_of(name)) {
+            co_return make_problem(
+                ProblemCode::vm_not_found,
+                "There is no VM '" + name + "'.",
+                did_you_mean(name, known) + "'qhupd-ctl list' shows all."
+            );
+        }
+    }
+    if (is_stopping_) {
+        co_return make_problem(
+            ProblemCode::stopping, "qhupd is stopping and starts nothing new.", "Try again soon."
+        );
+    }
+    if (running() >= kMaxOpenRuns) {
+        co_return make_problem(
+            ProblemCode::too_many_runs,
+            "There are " + std::to_string(kMaxOpenRuns) + " runs already.",
+            "Wait until one has finished; 'qhupd-ctl status' shows them."
+        );
+    }
+    co_return std::nullopt;
+}
+
+awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request, uid_t uid) {
+    auto answer = co_await shelf_.pick(request.to);
+    if (answer.problem) {
+        co_return std::move(*answer.problem);
+    }
+    auto problem = co_await find_problem(request);
+    if (problem) {
+        co_return std::move(*problem);
+    }
+    const RunPtr run = make_run(make_run_id(), "upgrade");
+    run->view.to = request.to;
+    run->view.dry_run = request.dry_run;
+    run->view.parallel = std::min(request.parallel.value_or(config_.parallel), config_.parallel);
+    run->view.by_uid = static_cast<std::int64_t>(uid);
+    for (const std::string& name : select(request)) {
+        run->view.vms.push_back({});
+        run->view.vms.back().vm = name;
+        run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
+    }
+    run->held.resize(run->view.vms.size());
+    run->open = run->view.vms.size();
+    if (run->open == 0) {
+        run->view.state = "finished";
+        run->view.finished_unix_ms = unix_ms_now();
+        add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
+        co_return run->view;
+    }
+    // why: what was wanted is on disk before anything is done.
+    const bool is_saved = co_await save(run);
+    if (!is_saved) {
+        runs_.erase(run->view.id);
+        order_.erase(std::remove(order_.begin(), order_.end(), run->view.id), order_.end());
+        co_return make_problem(
+            ProblemCode::internal_error,
+            "The record of the run cannot be written below " + config_.state_dir + ".",
+            "Make room on that disk, or see the log of qhupd."
+        );
+    }
+    log().info(
+        "run {}: {} VMs to {}, asked for by uid {}", run->view.id, run->open, run->view.to, uid
+    );
+    start_vms(run, request, std::move(*answer.picked));
+    co_return run->view;
+}
+
+void UpgradeRuns::start_vms(
+    const RunPtr& run, const RunRequest& request, ReleaseShelf::Picked picked
+) {
+    run->batch = gate_.add_batch({.parallel = run->view.parallel, .stop_after_failures = 0});
+    for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
+        const std::string name = run->view.vms[i].vm;
+        const auto vm = registry_.handle_of(name);
+        const bool is_ours = vm && registry_.acquire(name, run->view.id);
+        if (!is_ours) {
+            const std::string other = registry_.run_of(name);
+            RunVmView refused = make_refused_view(
+                run->facts_of(i),
+                "busy",
+                other.empty() ? "the VM has just gone away" : "run " + other + " works on this VM",
+                other.empty() ? "'qhupd-ctl list' shows what is there."
+                              : "Wait until it has finished: qhupd-ctl status " + other + "."
+            );
+            tasks_.spawn("end of " + name, end_vm(run, i, std::move(refused)));
+            continue;
+        }
+        run->held[i] = name;
+        tasks_.spawn(
+            "upgrade of " + name, run_vm(run, i, *vm, picked, gate_.add_vm(*run->batch))
+        );
+    }
+    (void)request;
+}
+
+awaitable<void> UpgradeRuns::run_vm(
+    RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked,
+    std::shared_ptr<upgrade::SlotGate::Turn> turn
+) {
+    co_await registry_.wait_quiet(vm.name);
+    auto work = [dir = config_.control_dir, folder = control_folder_of(vm.name), uid = vm.uid] {
+        return make_control_folder(dir, folder, uid);
+    };
+    const auto folder = co_await blocking(disk_, std::move(work));
+    if (folder.has_error()) {
+        co_await turn->finish(true);
+        RunVmView refused = make_refused_view(
+            run->facts_of(index),
+            wire_code_of(folder.error().code),
+            to_text(folder.error()),
+            "Look at control_dir in qhupd.conf."
+        );
+        co_await end_vm(run, index, std::move(refused));
+        co_return;
+    }
+    const upgrade::UpgradeId id(upgrade_id_of(run->view.id, index));
+    QmpVmPortConfig port{.main_socket = vm.socket, .control_dir = *folder, .upgrade = id};
+    upgrade::UpgradeRequest request;
+    request.vm = upgrade::VmId(vm.name);
+    request.upgrade = id;
+    request.binary = picked.binary;
+    request.known_tails = picked.known_tails;
+    request.is_dry_run = run->view.dry_run;
+    request.config = runner_config();
+    auto upgrade = upgrade_on_strand(
+        vm.strand, std::move(port), std::move(turn), std::move(request), make_observer(run, index)
+    );
+    const UpgradeReport report = co_await on_executor(vm.strand, std::move(upgrade));
+    RunVmView view = make_run_vm_view(report, run->facts_of(index));
+    co_await end_vm(run, index, std::move(view));
+}
+
+awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, std::string to) {
+    auto answer = co_await shelf_.pick(to);
+    if (answer.problem) {
+        co_return std::move(*answer.problem);
+    }
+    co_await registry_.refresh_vm(vm);
+    const auto handle = registry_.handle_of(vm);
+    const auto seen = registry_.find(vm);
+    if (!handle || !seen) {
+        co_return make_problem(
+            ProblemCode::vm_not_found,
+            "There is no VM '" + vm + "'.",
+            did_you_mean(vm, registry_.names()) + "'qhupd-ctl list' shows all."
+        );
+    }
+    CheckView check;
+    check.vm = vm;
+    check.from = seen->version;
+    check.to = to;
+    if (!seen->reachable || !seen->run.empty()) {
+        check.code = seen->reachable ? "busy" : "not_answering";
+        check.message = seen->reachable ? "run " + seen->run + " works on this VM" : seen->reason;
+        co_return check;
+    }
+    upgrade::UpgradeRequest request;
+    request.vm = upgrade::VmId(vm);
+    request.upgrade = upgrade::UpgradeId("check");
+    request.binary = answer.picked->binary;
+    request.known_tails = answer.picked->known_tails;
+    request.is_dry_run = true;
+    request.config = runner_config();
+    QmpVmPortConfig port{
+        .main_socket = handle->socket,
+        .control_dir = config_.control_dir + "/" + control_folder_of(vm),
+        .upgrade = request.upgrade,
+    };
+    auto work = check_on_strand(handle->strand, std::move(port), std::move(request));
+    const Judged judged = co_await on_executor(handle->strand, std::move(work));
+    if (judged.verdict.has_error()) {
+        check.code = wire_code_of(judged.verdict.error().code);
+        check.message = to_text(judged.verdict.error());
+        co_return check;
+    }
+    check.blockers = to_views(judged.verdict->blockers);
+    check.can_upgrade = judged.verdict->may_upgrade();
+    if (judged.verdict->is_already_there) {
+        check.code = "already_on_release";
+        check.message = "it runs this release already";
+    } else if (!check.blockers.empty()) {
+        check.code = "blocked";
+        check.message = check.blockers.front().reason;
+    }
+    co_return check;
+}
+
+// --- recovery ---------------------------------------------------------------------------------
+
+std::string UpgradeRuns::vm_of_folder(const std::string& folder) const {
+    for (const std::string& name : registry_.names()) {
+        if (control_folder_of(name) == folder) {
+            return name;
+        }
+    }
+    return folder;
+}
+
+/// What became of a VM whose upgrade left no control sockets.
+RunVmView UpgradeRuns::view_without_pair(const Run& run, std::size_t index) const {
+    RunFacts facts = run.facts_of(index);
+    const std::string id = upgrade_id_of(run.view.id, index);
+    const auto seen = registry_.find(facts.vm);
+    RunVmView view = make_refused_view(
+        facts, "stopped", "qhupd ended before the upgrade of this VM began", "Upgrade it again."
+    );
+    if (!seen || !seen->reachable) {
+        view.phase = "lost_contact";
+        view.outcome = view.phase;
+        view.message = "qhupd ended during the upgrade, and the VM does not answer now";
+        view.next_step = "Look at it with 'qhupd-ctl list'.";
+    } else if (registry_.last_upgrade_of(facts.vm) == id) {
+        view.phase = "rolled_back";
+        view.outcome = view.phase;
+        view.message = "qhupd ended during the upgrade, and the VM went back by itself";
+    }
+    return view;
+}
+
+awaitable<void>
+UpgradeRuns::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrade> found) {
+    if (!found) {
+        RunVmView view = view_without_pair(*run, index);
+        co_await end_vm(run, index, std::move(view));
+        co_return;
+    }
+    const Strand strand = asio::make_strand(context_);
+    const upgrade::UpgradeId id(found->upgrade);
+    const QmpVmPortConfig port{.main_socket = "", .control_dir = found->path, .upgrade = id};
+    auto look_work = look_on_strand(strand, port, 2 * config_.deadlines.probe);
+    const FirstLook look = co_await on_executor(strand, std::move(look_work));
+    if (look.action == upgrade::Action::vm_gone) {
+        auto cleaning = [found = *found] {
+            remove_control_sockets(found);
+            return 0;
+        };
+        (void)co_await blocking(disk_, std::move(cleaning));
+        RunVmView gone = view_without_pair(*run, index);
+        co_await end_vm(run, index, std::move(gone));
+        co_return;
+    }
+    upgrade::RecoveryRequest request;
+    request.vm = upgrade::VmId(run->view.vms[index].vm);
+    request.upgrade = id;
+    request.config = runner_config();
+    auto work =
+        recover_on_strand(strand, port, std::move(request), make_observer(run, index));
+    const UpgradeReport report = co_await on_executor(strand, std::move(work));
+    RunVmView view = make_run_vm_view(report, run->facts_of(index));
+    co_await end_vm(run, index, std::move(view));
+}
+
+/// A run that a daemon before us did not finish goes on under its old name.
+void UpgradeRuns::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
+    const RunPtr run = make_run(record.id, record.kind);
+    const auto age = milliseconds(std::max<std::int64_t>(0, unix_ms_now() - record.started_unix_ms));
+    run->started = std::chrono::steady_clock::now() - age;
+    run->view = std::move(record);
+    run->held.resize(run->view.vms.size());
+    if (run->view.state == "finished") {
+        add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
+        return;
+    }
+    run->view.state = "running";
+    for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
+        RunVmView& vm = run->view.vms[i];
+        run->open += vm.outcome.empty() ? 1U : 0U;
+    }
+    if (run->open == 0) {
+        run->view.state = "finished";
+        add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
+        return;
+    }
+    for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
+        if (!run->view.vms[i].outcome.empty()) {
+            continue;
+        }
+        const std::string name = run->view.vms[i].vm;
+        if (registry_.acquire(name, run->view.id)) {
+            run->held[i] = name;
+        }
+        const std::string id = upgrade_id_of(run->view.id, i);
+        const auto mine = std::find_if(found.begin(), found.end(), [&id](const auto& entry) {
+            return entry.upgrade == id;
+        });
+        std::optional<FoundUpgrade> pair;
+        if (mine != found.end()) {
+            pair = std::move(*mine);
+            found.erase(mine);
+        }
+        tasks_.spawn("recovery of " + name, recover_vm(run, i, std::move(pair)));
+    }
+}
+
+/// Looks at one pair and removes what is left of it if both sides are gone.
+awaitable<void>
+UpgradeRuns::look_at_orphan(FoundUpgrade entry, std::shared_ptr<OrphanLooks> looks) {
+    const Strand strand = asio::make_strand(context_);
+    QmpVmPortConfig port{
+        .main_socket = "",
+        .control_dir = entry.path,
+        .upgrade = upgrade::UpgradeId(entry.upgrade),
+    };
+    auto work = look_on_strand(strand, std::move(port), config_.deadlines.probe);
+    const FirstLook look = co_await on_executor(strand, std::move(work));
+    const bool is_over = look.action == upgrade::Action::upgraded ||
+                         look.action == upgrade::Action::nothing_to_do;
+    if (look.action == upgrade::Action::vm_gone) {
+        auto cleaning = [entry] {
+            remove_control_sockets(entry);
+            return 0;
+        };
+        (void)co_await blocking(disk_, std::move(cleaning));
+    } else if (!is_over && look.is_of_this_upgrade) {
+        looks->unfinished.push_back(std::move(entry));
+    }
+    --looks->open;
+    looks->changed.notify();
+}
+
+/// Pairs that no record tells of.
+awaitable<void> UpgradeRuns::adopt_orphans(std::vector<FoundUpgrade> found) {
+    const auto looks = std::make_shared<OrphanLooks>(home_);
+    looks->open = found.size();
+    for (FoundUpgrade& entry : found) {
+        const std::string name = "look at " + entry.folder;
+        tasks_.spawn(name, look_at_orphan(std::move(entry), looks));
+    }
+    while (looks->open > 0) {
+        co_await looks->changed.wait_uncancelled();
+    }
+    std::vector<FoundUpgrade>& unfinished = looks->unfinished;
+    if (unfinished.empty()) {
+        co_return;
+    }
+    const RunPtr run = make_run(make_run_id(), "recovery");
+    for (const FoundUpgrade& entry : unfinished) {
+        run->view.vms.push_back({});
+        run->view.vms.back().vm = vm_of_folder(entry.folder);
+        run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
+    }
+    run->held.resize(run->view.vms.size());
+    run->open = run->view.vms.size();
+    for (std::size_t i = 0; i < unfinished.size(); ++i) {
+        const std::string name = run->view.vms[i].vm;
+        if (registry_.acquire(name, run->view.id)) {
+            run->held[i] = name;
+        }
+        tasks_.spawn("recovery of " + name, recover_vm(run, i, std::move(unfinished[i])));
+    }
+}
+
+awaitable<void> UpgradeRuns::start_recovery() {
+    auto search = [dir = config_.control_dir] { return find_upgrades(dir); };
+    auto found = co_await blocking(disk_, std::move(search));
+    if (found.has_error()) {
+        log_failure("looking for unfinished upgrades", found.error());
+    }
+    auto load = [store = store_] { return store.load(kRememberedRuns); };
+    std::vector<RunView> records = co_await blocking(disk_, std::move(load));
+    co_await registry_.refresh();
+    std::vector<FoundUpgrade> pairs =
+        found.has_value() ? std::move(*found) : std::vector<FoundUpgrade>();
+    for (RunView& record : records) {
+        resume_run(std::move(record), pairs);
+    }
+    co_await adopt_orphans(std::move(pairs));
+}
+
+} // namespace qhup::daemon

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The runs: starts upgrades of many VMs through the engine, collects what becomes of each, tells
+// followers, and after a restart finishes or undoes what a daemon before us began.
+// It decides nothing about a VM: the engine and the pair do.
+#pragma once
+
+#include "common/async.hpp"
+#include "common/task_group.hpp"
+#include "daemon/api_types.hpp"
+#include "daemon/config.hpp"
+#include "daemon/control_folders.hpp"
+#include "daemon/release_shelf.hpp"
+#include "daemon/run_store.hpp"
+#include "daemon/vm_registry.hpp"
+#include "upgrade-engine/qmp_vm_port.hpp"
+#include "upgrade-engine/recovery.hpp"
+#include "upgrade-engine/runner.hpp"
+#include "upgrade-engine/slot_gate.hpp"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace qhup::daemon {
+
+/// Thread: all members on the daemon's home strand. Each VM's upgrade runs on the VM's strand.
+class UpgradeRuns {
+public:
+    UpgradeRuns(
+        asio::io_context& context, Strand home, asio::thread_pool& disk, TaskGroup& tasks,
+        VmRegistry& registry, ReleaseShelf& shelf, const Config& config
+    );
+    UpgradeRuns(const UpgradeRuns&) = delete;
+    UpgradeRuns& operator=(const UpgradeRuns&) = delete;
+    ~UpgradeRuns();
+
+    /// Starts a run. Its record is on disk before a VM is touched.
+    /// @param uid  who asked
+    /// Errors: a Problem; nothing was started then
+    [[nodiscard]] awaitable<std::variant<RunView, Problem>> start(RunRequest request, uid_t uid);
+
+    /// May this VM go to that release? Touches nothing.
+    [[nodiscard]] awaitable<std::variant<CheckView, Problem>> check(std::string vm, std::string to);
+
+    /// All runs that are remembered, newest first.
+    std::vector<RunView> list() const;
+    std::optional<RunView> find(const std::string& id) const;
+
+    /// What followers get: events after that number, or none if nothing came before the deadline.
+    struct Progress {
+        bool is_known = true;          ///< there is such a run
+        std::vector<RunEvent> events;  ///< in order; the last one of a run has `run`
+    };
+    /// Waits for events of a run.
+    /// Cancellation: ends the wait
+    [[nodiscard]] awaitable<Progress>
+    next_events(std::string id, std::uint64_t after, Deadline deadline);
+
+    /// Looks for what a daemon before us left, and starts to finish or undo it. Returns as soon as
+    /// every VM that is concerned is marked as busy.
+    [[nodiscard]] awaitable<void> start_recovery();
+    bool is_recovering() const noexcept;
+
+    /// No further VM is touched; those in their pause finish it.
+    void request_stop();
+
+    /// Counts for the status line.
+    std::size_t running() const noexcept;
+
+private:
+    struct Run;
+    struct OrphanLooks;
+    using RunPtr = std::shared_ptr<Run>;
+
+    RunPtr make_run(std::string id, std::string kind);
+    upgrade::RunnerConfig runner_config() const;
+    upgrade::UpgradeObserver make_observer(const RunPtr& run, std::size_t index);
+    void on_view(const RunPtr& run, std::size_t index, RunVmView view);
+    [[nodiscard]] awaitable<void> end_vm(RunPtr run, std::size_t index, RunVmView view);
+    void add_event(const RunPtr& run, RunEvent event);
+    [[nodiscard]] awaitable<bool> save(RunPtr run);
+    [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
+    std::vector<std::string> select(const RunRequest& request) const;
+    void start_vms(const RunPtr& run, const RunRequest& request, ReleaseShelf::Picked picked);
+    [[nodiscard]] awaitable<void> run_vm(
+        RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked,
+        std::shared_ptr<upgrade::SlotGate::Turn> turn
+    );
+    void resume_run(RunView record, std::vector<FoundUpgrade>& found);
+    [[nodiscard]] awaitable<void>
+    look_at_orphan(FoundUpgrade entry, std::shared_ptr<OrphanLooks> looks);
+    [[nodiscard]] awaitable<void> adopt_orphans(std::vector<FoundUpgrade> found);
+    [[nodiscard]] awaitable<void>
+    recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrade> found);
+    RunVmView view_without_pair(const Run& run, std::size_t index) const;
+    std::string vm_of_folder(const std::string& folder) const;
+    void forget_old();
+
+    asio::io_context& context_;
+    Strand home_;
+    asio::thread_pool& disk_;
+    TaskGroup& tasks_;
+    VmRegistry& registry_;
+    ReleaseShelf& shelf_;
+    const Config& config_;
+    RunStore store_;
+    std::uint32_t pause_slots_;
+    upgrade::SlotGate gate_;
+    std::map<std::string, RunPtr> runs_;
+    std::vector<std::string> order_; // of ids, oldest first
+    bool is_stopping_ = false;
+};
+
+} // namespace qhup::daemon

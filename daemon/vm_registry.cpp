@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/vm_registry.hpp"
+
+#include "common/log.hpp"
+#include "daemon/probe.hpp"
+
+#include <glob.h>
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+namespace qhup::daemon {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kGrace{150};       // for VMs that did not answer the last time
+constexpr milliseconds kFreshEnough{200}; // an answer so young is not asked for again
+constexpr std::size_t kMaxSockets = 10'000;
+
+/// The paths that match, sorted, each once. A pattern that cannot be read matches nothing.
+std::vector<std::string> find_sockets(const std::vector<std::string>& patterns) {
+    std::set<std::string> paths;
+    for (const std::string& pattern : patterns) {
+        ::glob_t found{};
+        if (::glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found) == 0) {
+            for (std::size_t i = 0; i < found.gl_pathc && paths.size() < kMaxSockets; ++i) {
+                paths.insert(found.gl_pathv[i]);
+            }
+        }
+        ::globfree(&found);
+    }
+    return {paths.begin(), paths.end()};
+}
+
+} // namespace
+
+/// What is known of one socket.
+struct VmRegistry::Entry {
+    Entry(std::string path, Strand own) : socket(std::move(path)), strand(std::move(own)) {}
+
+    std::string socket;            ///< path
+    Strand strand;                 ///< of the VM
+    std::string name;              ///< of the VM; "" while it has none
+    std::optional<VmProbe> last;   ///< the last answer
+    Clock::time_point asked;       ///< when it came
+    bool is_probing = false;       ///< a probe is under way
+    bool is_listed = true;         ///< the socket is still there
+    std::string run;               ///< the run that has it
+};
+
+VmRegistry::VmRegistry(
+    asio::io_context& context, Strand home, asio::thread_pool& disk, TaskGroup& tasks,
+    const Config& config
+)
+    : context_(context), home_(std::move(home)), disk_(disk), tasks_(tasks),
+      discovery_(config.discovery), probe_deadline_(config.deadlines.probe) {}
+
+VmRegistry::~VmRegistry() = default;
+
+awaitable<void> VmRegistry::rescan() {
+    const std::vector<std::string> patterns = discovery_.qmp;
+    auto search = [patterns] { return find_sockets(patterns); };
+    const std::vector<std::string> paths = co_await blocking(disk_, std::move(search));
+    const std::set<std::string> present(paths.begin(), paths.end());
+    for (const std::string& path : paths) {
+        auto& entry = entries_[path];
+        if (!entry) {
+            entry = std::make_shared<Entry>(path, asio::make_strand(context_));
+        }
+    }
+    for (auto it = entries_.begin(); it != entries_.end();) {
+        it->second->is_listed = present.count(it->first) != 0;
+        const bool is_in_use = !it->second->run.empty() || it->second->is_probing;
+        it = !it->second->is_listed && !is_in_use ? entries_.erase(it) : std::next(it);
+    }
+    rename_all();
+}
+
+void VmRegistry::rename_all() {
+    std::vector<ProbedSocket> sockets;
+    std::vector<std::shared_ptr<Entry>> order;
+    for (const auto& [path, entry] : entries_) {
+        sockets.push_back(
+            {.path = path,
+             .last = entry->last,
+             .name = entry->name,
+             .is_in_run = !entry->run.empty()}
+        );
+        order.push_back(entry);
+    }
+    const std::vector<std::string> names = choose_names(sockets);
+    names_.clear();
+    for (std::size_t i = 0; i < order.size(); ++i) {
+        order[i]->name = names[i];
+        if (!names[i].empty()) {
+            names_[names[i]] = order[i]->socket;
+        }
+    }
+}
+
+void VmRegistry::start_probe(const std::shared_ptr<Entry>& entry) {
+    if (entry->is_probing || !entry->run.empty()) {
+        return;
+    }
+    entry->is_probing = true;
+    tasks_.spawn("probe of " + entry->socket, run_probe(entry));
+}
+
+awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry) {
+    auto look = probe_vm(entry->strand, entry->socket, probe_deadline_);
+    VmProbe probe = co_await on_executor(entry->strand, std::move(look));
+    const bool answered_before = !entry->last || entry->last->answers;
+    if (!probe.answers && answered_before && probe.why) {
+        log().info("{}: {}", entry->socket, reason_of(*probe.why, entry->socket));
+    }
+    if (!probe.answers && entry->last) {
+        // why: a VM that falls silent keeps its name.
+        probe.facts.name = entry->last->facts.name;
+    }
+    const bool is_renamed = !entry->last || entry->last->facts.name != probe.facts.name ||
+                            entry->last->answers != probe.answers;
+    entry->last = std::move(probe);
+    entry->asked = Clock::now();
+    entry->is_probing = false;
+    if (is_renamed) {
+        rename_all();
+    }
+    for (const auto& waiter : waiters_) {
+        waiter->notify();
+    }
+}
+
+awaitable<void> VmRegistry::wait_for_probes(
+    std::vector<std::shared_ptr<Entry>> entries, milliseconds patience
+) {
+    const auto is_quiet = [&entries] {
+        return std::none_of(entries.begin(), entries.end(), [](const auto& entry) {
+            return entry->is_probing;
+        });
+    };
+    const auto waiter = std::make_shared<Notifier>(home_);
+    waiters_.push_back(waiter);
+    const Deadline deadline = Deadline::in(patience);
+    bool is_over = false;
+    while (!is_quiet() && !is_over) {
+        const auto waited = co_await waiter->wait(deadline);
+        is_over = waited.has_error();
+    }
+    waiters_.erase(std::remove(waiters_.begin(), waiters_.end(), waiter), waiters_.end());
+}
+
+awaitable<void> VmRegistry::refresh() {
+    co_await rescan();
+    std::vector<std::shared_ptr<Entry>> expected;
+    std::vector<std::shared_ptr<Entry>> silent;
+    for (const auto& [path, entry] : entries_) {
+        const bool is_fresh = entry->last && entry->last->answers &&
+                              Clock::now() - entry->asked < kFreshEnough;
+        if (!is_fresh) {
+            start_probe(entry);
+            const bool answers = !entry->last || entry->last->answers;
+            (answers ? expected : silent).push_back(entry);
+        }
+    }
+    const Clock::time_point begin = Clock::now();
+    co_await wait_for_probes(std::move(expected), probe_deadline_ + kGrace);
+    const auto used = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
+    if (used < kGrace) {
+        co_await wait_for_probes(std::move(silent), kGrace - used);
+    }
+}
+
+awaitable<void> VmRegistry::refresh_vm(std::string name) {
+    if (!entry_of(name)) {
+        co_await refresh();
+        co_return;
+    }
+    const auto entry = entry_of(name);
+    const bool is_fresh =
+        entry->last && entry->last->answers && Clock::now() - entry->asked < kFreshEnough;
+    if (!is_fresh) {
+        start_probe(entry);
+        std::vector<std::shared_ptr<Entry>> entries;
+        entries.push_back(entry);
+        co_await wait_for_probes(std::move(entries), probe_deadline_ + kGrace);
+    }
+}
+
+awaitable<void> VmRegistry::wait_quiet(std::string name) {
+    const auto entry = entry_of(name);
+    if (entry) {
+        std::vector<std::shared_ptr<Entry>> entries;
+        entries.push_back(entry);
+        co_await wait_for_probes(std::move(entries), 2 * probe_deadline_ + kGrace);
+    }
+}
+
+std::shared_ptr<VmRegistry::Entry> VmRegistry::entry_of(std::string_view name) const {
+    const auto path = names_.find(std::string(name));
+    if (path == names_.end()) {
+        return nullptr;
+    }
+    const auto entry = entries_.find(path->second);
+    return entry == entries_.end() ? nullptr : entry->second;
+}
+
+VmView VmRegistry::view_of(const Entry& entry) const {
+    VmView view = make_vm_view(entry.name, entry.socket, entry.last);
+    view.run = entry.run;
+    view.upgradable = view.upgradable && view.run.empty();
+    if (entry.last) {
+        const auto age = std::chrono::duration_cast<milliseconds>(Clock::now() - entry.asked);
+        view.age_ms = static_cast<std::uint64_t>(age.count());
+    }
+    return view;
+}
+
+std::vector<VmView> VmRegistry::list() const {
+    std::vector<VmView> views;
+    for (const auto& [name, path] : names_) {
+        views.push_back(view_of(*entries_.find(path)->second));
+    }
+    return views;
+}
+
+std::optional<VmView> VmRegistry::find(std::string_view name) const {
+    const auto entry = entry_of(name);
+    return entry ? std::optional<VmView>(view_of(*entry)) : std::nullopt;
+}
+
+std::vector<std::string> VmRegistry::names() const {
+    std::vector<std::string> names;
+    for (const auto& [name, path] : names_) {
+        names.push_back(name);
+    }
+    return names;
+}
+
+std::optional<VmHandle> VmRegistry::handle_of(std::string_view name) const {
+    const auto entry = entry_of(name);
+    if (!entry) {
+        return std::nullopt;
+    }
+    return VmHandle{
+        .name = entry->name,
+        .socket = entry->socket,
+        .strand = entry->strand,
+        .uid = entry->last ? entry->last->listener_uid : 0,
+    };
+}
+
+std::string VmRegistry::last_upgrade_of(std::string_view name) const {
+    const auto entry = entry_of(name);
+    const bool answers = entry && entry->last && entry->last->answers;
+    return answers ? entry->last->facts.upgrade.text() : std::string();
+}
+
+bool VmRegistry::acquire(std::string_view name, const std::string& run) {
+    const auto entry = entry_of(name);
+    if (!entry || !entry->run.empty()) {
+        return false;
+    }
+    entry->run = run;
+    return true;
+}
+
+void VmRegistry::release(std::string_view name) {
+    const auto entry = entry_of(name);
+    if (entry) {
+        entry->run.clear();
+        entry->asked = {};
+        start_probe(entry);
+    }
+}
+
+std::string VmRegistry::run_of(std::string_view name) const {
+    const auto entry = entry_of(name);
+    return entry ? entry->run : std::string();
+}
+
+awaitable<void> VmRegistry::run_rescans() {
+    for (bool is_stopped = false; !is_stopped;) {
+        co_await rescan();
+        // why: only newcomers are asked; an idle daemon keeps its hands off everybody's monitor.
+        for (const auto& [path, entry] : entries_) {
+            if (!entry->last) {
+                start_probe(entry);
+            }
+        }
+        const auto slept = co_await sleep_until(Deadline::in(discovery_.interval));
+        is_stopped = slept.has_error();
+    }
+}
+
+} // namespace qhup::daemon

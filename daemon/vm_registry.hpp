@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Which VMs there are: finds their QMP sockets, asks each one who it is, and remembers the answer.
+// A socket that is dead, silent, slow or full of garbage costs nobody but its own entry.
+// It changes nothing in a VM. Used by the API handlers and by the runs.
+#pragma once
+
+#include "common/async.hpp"
+#include "common/task_group.hpp"
+#include "daemon/api_types.hpp"
+#include "daemon/config.hpp"
+#include "daemon/vm_view.hpp"
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qhup::daemon {
+
+/// What a run needs to know to work on a VM.
+struct VmHandle {
+    std::string name;     ///< of the VM
+    std::string socket;   ///< its QMP socket
+    Strand strand;        ///< where everything about this VM happens
+    uid_t uid = 0;        ///< who made the socket: the user that QEMU runs as
+};
+
+/// Thread: all members on the daemon's home strand.
+class VmRegistry {
+public:
+    /// @param home  the daemon's strand
+    /// @param disk  a pool for blocking calls
+    VmRegistry(
+        asio::io_context& context, Strand home, asio::thread_pool& disk, TaskGroup& tasks,
+        const Config& config
+    );
+    VmRegistry(const VmRegistry&) = delete;
+    VmRegistry& operator=(const VmRegistry&) = delete;
+    ~VmRegistry();
+
+    /// Looks for sockets and asks every VM that is in no run, all at once.
+    ///
+    /// Returns when all have answered that answered the last time; the others get a short grace, and
+    /// their answers come in later. Never takes longer than the probe deadline and a little.
+    [[nodiscard]] awaitable<void> refresh();
+
+    /// Asks one VM again. Returns when it has answered or its deadline is over.
+    [[nodiscard]] awaitable<void> refresh_vm(std::string name);
+
+    /// All VMs as they were when they were asked last, by name.
+    std::vector<VmView> list() const;
+    std::optional<VmView> find(std::string_view name) const;
+    std::vector<std::string> names() const;
+    std::optional<VmHandle> handle_of(std::string_view name) const;
+
+    /// Id of the last upgrade that QEMU itself knows of, or "".
+    std::string last_upgrade_of(std::string_view name) const;
+
+    /// A run takes the VM: nobody else asks it from here on. False if another one has it.
+    bool acquire(std::string_view name, const std::string& run);
+    /// Waits until no probe of the VM is under way. Call after acquire().
+    [[nodiscard]] awaitable<void> wait_quiet(std::string name);
+    /// The run is done with the VM.
+    void release(std::string_view name);
+    /// The run that has the VM, or "".
+    std::string run_of(std::string_view name) const;
+
+    /// Looks again and again until cancelled.
+    [[nodiscard]] awaitable<void> run_rescans();
+
+private:
+    struct Entry;
+    struct Waiter;
+
+    [[nodiscard]] awaitable<void> rescan();
+    void start_probe(const std::shared_ptr<Entry>& entry);
+    [[nodiscard]] awaitable<void> run_probe(std::shared_ptr<Entry> entry);
+    [[nodiscard]] awaitable<void> wait_for_probes(
+        std::vector<std::shared_ptr<Entry>> entries, std::chrono::milliseconds patience
+    );
+    void rename_all();
+    VmView view_of(const Entry& entry) const;
+    std::shared_ptr<Entry> entry_of(std::string_view name) const;
+
+    asio::io_context& context_;
+    Strand home_;
+    asio::thread_pool& disk_;
+    TaskGroup& tasks_;
+    Config::Discovery discovery_;
+    std::chrono::milliseconds probe_deadline_;
+    std::map<std::string, std::shared_ptr<Entry>> entries_; // by socket path
+    std::map<std::string, std::string> names_;              // VM name to socket path
+    std::vector<std::shared_ptr<Notifier>> waiters_;
+};
+
+} // namespace qhup::daemon

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/vm_view.hpp"
+
+#include "qmp-client/errors.hpp"
+#include "upgrade-engine/blockers.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <utility>
+
+namespace qhup::daemon {
+namespace {
+
+// A path of a Unix socket has at most 107 bytes; "/run/qhupd/vms" and "/ID-source" take half.
+constexpr std::size_t kMaxFolderName = 48;
+
+/// Makes any text usable as a name.
+std::string sanitised(std::string_view text) {
+    std::string name;
+    for (const char c : text.substr(0, 120)) {
+        const std::string one(1, c);
+        const bool is_fit = is_valid_name("x" + one);
+        name += is_fit ? c : '_';
+    }
+    return is_valid_name(name) ? name : "vm" + name;
+}
+
+std::uint64_t hash_of(std::string_view text) {
+    std::uint64_t hash = 14695981039346656037U; // FNV-1a
+    for (const char c : text) {
+        hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
+    }
+    return hash;
+}
+
+std::string hex_of(std::uint64_t value) {
+    static constexpr std::string_view kDigits = "0123456789abcdef";
+    std::string hex;
+    for (int shift = 60; shift >= 0; shift -= 4) {
+        hex += kDigits[(value >> static_cast<unsigned int>(shift)) & 0xFU];
+    }
+    return hex;
+}
+
+std::string claimed_name(const ProbedSocket& socket) {
+    if (!socket.last || !socket.last->answers) {
+        return {};
+    }
+    const std::string& name = socket.last->facts.name;
+    return is_valid_name(name) ? name : std::string();
+}
+
+/// Two monitors of one process: made by the same process, and the same words from both.
+bool is_same_process(const ProbedSocket& a, const ProbedSocket& b) {
+    if (!a.last || !b.last || !a.last->answers || !b.last->answers) {
+        return false;
+    }
+    return a.last->listener_pid != 0 && a.last->listener_pid == b.last->listener_pid &&
+           a.last->facts.claimed_pid != 0 &&
+           a.last->facts.claimed_pid == b.last->facts.claimed_pid &&
+           a.last->facts.name == b.last->facts.name;
+}
+
+/// The wish of each socket: what it claims, else the name it had, else its path's.
+std::string wish_of(const ProbedSocket& socket) {
+    const std::string claimed = claimed_name(socket);
+    if (!claimed.empty() && !socket.is_in_run) {
+        return claimed;
+    }
+    return socket.name.empty() ? name_from_path(socket.path) : socket.name;
+}
+
+/// How good a right a socket has to its wish; more is better.
+int right_of(const ProbedSocket& socket, const std::string& wish) {
+    if (socket.is_in_run && socket.name == wish) {
+        return 3;
+    }
+    if (name_from_path(socket.path) == wish) {
+        return 2;
+    }
+    return socket.name == wish ? 1 : 0;
+}
+
+std::string unused(const std::string& name, const std::set<std::string>& used) {
+    std::string candidate = name;
+    for (int number = 2; used.count(candidate) != 0; ++number) {
+        candidate = name.substr(0, 110) + "~" + std::to_string(number);
+    }
+    return candidate;
+}
+
+} // namespace
+
+std::string name_from_path(std::string_view path) {
+    static constexpr std::array<std::string_view, 4> kCommon{"qmp", "monitor", "mon", "control"};
+    const auto slash = path.rfind('/');
+    std::string_view file = slash == std::string_view::npos ? path : path.substr(slash + 1);
+    const auto dot = file.find('.', 1);
+    std::string_view stem = file.substr(0, dot);
+    if (std::find(kCommon.begin(), kCommon.end(), stem) != kCommon.end() &&
+        slash != std::string_view::npos && slash > 0) {
+        const std::string_view folder = path.substr(0, slash);
+        const auto before = folder.rfind('/');
+        stem = before == std::string_view::npos ? folder : folder.substr(before + 1);
+    }
+    return sanitised(stem);
+}
+
+std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets) {
+    std::vector<std::string> names(sockets.size());
+    std::vector<bool> is_second(sockets.size(), false);
+    std::map<std::string, std::size_t> owners;
+    for (std::size_t i = 0; i < sockets.size(); ++i) {
+        for (std::size_t j = 0; j < i && !is_second[i]; ++j) {
+            is_second[i] = !is_second[j] && is_same_process(sockets[i], sockets[j]);
+        }
+        if (is_second[i]) {
+            continue;
+        }
+        const std::string wish = wish_of(sockets[i]);
+        const auto [owner, is_new] = owners.emplace(wish, i);
+        if (!is_new && right_of(sockets[i], wish) > right_of(sockets[owner->second], wish)) {
+            owner->second = i;
+        }
+    }
+    std::set<std::string> used;
+    for (const auto& [wish, index] : owners) {
+        names[index] = wish;
+        used.insert(wish);
+    }
+    for (std::size_t i = 0; i < sockets.size(); ++i) {
+        if (names[i].empty() && !is_second[i]) {
+            names[i] = unused(name_from_path(sockets[i].path), used);
+            used.insert(names[i]);
+        }
+    }
+    return names;
+}
+
+std::string control_folder_of(std::string_view vm_name) {
+    if (vm_name.size() <= kMaxFolderName) {
+        return std::string(vm_name);
+    }
+    return std::string(vm_name.substr(0, kMaxFolderName - 17)) + "-" + hex_of(hash_of(vm_name));
+}
+
+std::vector<BlockerView> to_views(const std::vector<upgrade::Blocker>& blockers) {
+    std::vector<BlockerView> views;
+    views.reserve(blockers.size());
+    for (const upgrade::Blocker& blocker : blockers) {
+        views.push_back({.id = blocker.id, .klass = blocker.klass, .reason = blocker.reason});
+    }
+    return views;
+}
+
+std::string reason_of(const Failure& failure, std::string_view socket) {
+    const std::string where(socket);
+    if (failure.code == qmp::Errc::connect_failed) {
+        return "nobody listens on " + where + " any more: the VM has ended";
+    }
+    if (failure.code == qmp::Errc::greeting_timed_out) {
+        return "somebody listens on " + where +
+               " but QEMU does not greet. A QMP monitor serves one client at a time: close other "
+               "clients, or give the VM a second -qmp for qhupd";
+    }
+    if (failure.code == qmp::Errc::negotiation_failed ||
+        failure.code == qmp::Errc::protocol_error || failure.code == qmp::Errc::line_too_long ||
+        failure.code == qmp::Errc::too_deep) {
+        return "what listens on " + where + " does not speak QMP";
+    }
+    if (is_timed_out(failure) || failure.code == qmp::Errc::timed_out) {
+        return "QEMU does not answer on " + where +
+               ". If the guest is fine, another client may keep the monitor busy";
+    }
+    return to_text(failure);
+}
+
+VmView make_vm_view(std::string name, std::string socket, const std::optional<VmProbe>& probe) {
+    VmView view;
+    view.name = std::move(name);
+    view.socket = std::move(socket);
+    view.state = "unreachable";
+    if (!probe) {
+        view.reason = "it was not asked yet";
+        return view;
+    }
+    if (!probe->answers) {
+        view.reason =
+            probe->why ? reason_of(*probe->why, view.socket) : "it does not answer";
+        return view;
+    }
+    const upgrade::VmFacts& facts = probe->facts;
+    view.uuid = facts.uuid;
+    view.pid = facts.claimed_pid;
+    view.version = facts.version_text;
+    view.package = facts.package;
+    view.build_id = facts.build_id;
+    view.machine = facts.machine;
+    view.state = facts.run_state;
+    view.ram_bytes = facts.ram_bytes;
+    view.reachable = true;
+    if (!probe->is_patched) {
+        view.pid = probe->listener_pid;
+        view.blockers = to_views({upgrade::make_not_patched_blocker()});
+        return view;
+    }
+    view.upgrade_state = std::string(upgrade::to_string(facts.state));
+    view.blockers = to_views(facts.blockers);
+    view.upgradable = view.blockers.empty() && facts.state == upgrade::PairState::none;
+    return view;
+}
+
+} // namespace qhup::daemon
