@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tests/support/catch.hpp"
+#include "upgrade-engine/vm_facts.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+
+using namespace qhup::upgrade;
+using Json = nlohmann::json;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// An answer with every member of docs/qmp.md.
+Json make_full_answer() {
+    return Json::parse(R"({
+        "protocol": 1, "role": "source", "state": "rolling-back", "upgrade": "3f2a9c",
+        "version": "7.2.22", "package": "Debian", "build-id": "ab12", "pid": 1234,
+        "name": "vm1", "uuid": "u", "machine": "pc-i440fx-7.2", "enabled": true,
+        "run-state": "paused", "argv": ["qemu", "-m", "1G"], "cwd": "/", "pidfile": "/run/p",
+        "ram-bytes": 536870912, "lease-left": 59000000000,
+        "blockers": [{"id": "chardev/serial0", "class": "chardev", "reason": "r."}],
+        "generation": 3, "shape-digest": "dd", "descriptors": [{"id": "tap/net0/0", "fd": 12}],
+        "child-pid": 4321, "takeover-degraded": ["net0"],
+        "last-error": {"code": "load-failed", "phase": "load", "message": "m", "stderr": "s"},
+        "timings": {"flush": 1, "stop": 2, "drain": 3, "save": 4, "load": 5, "activate": 6,
+                    "start": 7, "pause": 8, "state-bytes": 9},
+        "rollback-waits-for": "a lock", "a-member-of-tomorrow": {}
+    })");
+}
+
+Json make_least_answer() {
+    return Json::parse(R"({
+        "protocol": 1, "role": "source", "state": "none", "version": "7.2.22", "package": "",
+        "build-id": "", "pid": 1, "name": "", "uuid": "", "machine": "pc", "enabled": false,
+        "run-state": "running", "argv": ["qemu"], "cwd": "/", "ram-bytes": 0, "blockers": [],
+        "generation": 0, "shape-digest": "", "descriptors": []
+    })");
+}
+
+} // namespace
+
+TEST_CASE("every member of an answer is read", "[upgrade][vm_facts]") {
+    const auto facts = parse_vm_facts(make_full_answer());
+    REQUIRE(facts.has_value());
+    CHECK(facts->role == Role::source);
+    CHECK(facts->state == PairState::rolling_back);
+    CHECK(facts->upgrade.text() == "3f2a9c");
+    CHECK(facts->version == QemuVersion{7, 2, 22});
+    CHECK(facts->build_id == "ab12");
+    CHECK(facts->claimed_pid == 1234);
+    CHECK(facts->machine == "pc-i440fx-7.2");
+    CHECK(facts->is_enabled);
+    CHECK(facts->run_state == "paused");
+    CHECK(facts->argv == std::vector<std::string>{"qemu", "-m", "1G"});
+    CHECK(facts->pidfile == "/run/p");
+    CHECK(facts->ram_bytes == 536870912U);
+    CHECK(facts->lease_left == 59s);
+    CHECK(facts->blockers == std::vector<Blocker>{{"chardev/serial0", "chardev", "r."}});
+    CHECK(facts->generation == 3);
+    CHECK(facts->claimed_child_pid == 4321);
+    CHECK(facts->takeover_degraded == std::vector<std::string>{"net0"});
+    REQUIRE(facts->last_error.has_value());
+    CHECK(facts->last_error->code == Errc::load_failed);
+    CHECK(facts->last_error->stderr_text == "s");
+    REQUIRE(facts->timings.has_value());
+    CHECK(*facts->timings == SwitchTimings{1ns, 2ns, 3ns, 4ns, 5ns, 6ns, 7ns, 8ns, 9});
+    CHECK(facts->rollback_waits_for == "a lock");
+}
+
+TEST_CASE("an answer without its optional members is read", "[upgrade][vm_facts]") {
+    const auto facts = parse_vm_facts(make_least_answer());
+    REQUIRE(facts.has_value());
+    CHECK_FALSE(facts->last_error.has_value());
+    CHECK_FALSE(facts->timings.has_value());
+    CHECK_FALSE(facts->lease_left.has_value());
+    CHECK(facts->upgrade.empty());
+}
+
+TEST_CASE("an answer that lacks a member or has a wrong one is no answer", "[upgrade][vm_facts]") {
+    for (const char* const key :
+         {"protocol",
+          "role",
+          "state",
+          "pid",
+          "machine",
+          "enabled",
+          "run-state",
+          "argv",
+          "ram-bytes",
+          "generation"}) {
+        INFO(key);
+        Json without = make_full_answer();
+        without.erase(key);
+        const auto facts = parse_vm_facts(without);
+        REQUIRE(facts.has_error());
+        CHECK(facts.error().code == make_error_code(Errc::unexpected_answer));
+        for (const Json& wrong : {Json(nullptr), Json::object(), Json(1.5)}) {
+            Json lie = make_full_answer();
+            lie[key] = wrong;
+            CHECK(parse_vm_facts(lie).has_error());
+        }
+    }
+}
+
+TEST_CASE("every member may be of any type without harm", "[upgrade][vm_facts]") {
+    const Json full = make_full_answer();
+    for (const auto& item : full.items()) {
+        for (const Json& value :
+             {Json(nullptr),
+              Json(-1),
+              Json("x"),
+              Json(true),
+              Json::array({1}),
+              Json{{"code", 1}},
+              Json(1e300),
+              Json(~std::uint64_t{0})}) {
+            Json lie = full;
+            lie[item.key()] = value;
+            (void)parse_vm_facts(lie);
+        }
+    }
+    CHECK(parse_vm_facts(Json(nullptr)).has_error());
+    CHECK(parse_vm_facts(Json::array()).has_error());
+}
+
+TEST_CASE("what QEMU says is bounded", "[upgrade][vm_facts]") {
+    Json big = make_full_answer();
+    big["machine"] = std::string(100000, 'x');
+    CHECK(parse_vm_facts(big).has_error());
+    big = make_full_answer();
+    big["argv"] = std::vector<std::string>(100000, "x");
+    CHECK(parse_vm_facts(big).has_error());
+    big = make_full_answer();
+    big["pid"] = std::int64_t{1} << 40;
+    CHECK(parse_vm_facts(big).has_error());
+    big = make_full_answer();
+    big["last-error"]["stderr"] = std::string(100000, 'x');
+    const auto facts = parse_vm_facts(big);
+    REQUIRE(facts.has_value());
+    CHECK(facts->last_error->stderr_text.size() == 4096);
+}
+
+TEST_CASE("of another protocol only number and version are read", "[upgrade][vm_facts]") {
+    const auto facts = parse_vm_facts(Json{{"protocol", 2}, {"version", "12.0.0"}});
+    REQUIRE(facts.has_value());
+    CHECK(facts->protocol == 2);
+    CHECK(facts->version == QemuVersion{12, 0, 0});
+}
+
+TEST_CASE("a code of last-error that nobody knows is kept as unknown", "[upgrade][vm_facts]") {
+    Json answer = make_full_answer();
+    answer["last-error"]["code"] = "flux-capacitor";
+    const auto facts = parse_vm_facts(answer);
+    REQUIRE(facts.has_value());
+    CHECK(facts->last_error->code == Errc::unknown_qemu_code);
+}
+
+TEST_CASE("every state has QEMU's word", "[upgrade][vm_facts]") {
+    for (const PairState state : kAllPairStates) {
+        CHECK(parse_pair_state(to_string(state)) == state);
+    }
+    CHECK(parse_pair_state("rolling-back") == PairState::rolling_back);
+    CHECK_FALSE(parse_pair_state("rolling_back").has_value());
+}
+
+TEST_CASE("the kernel's words are read even if the program's name is odd", "[upgrade][vm_facts]") {
+    const auto facts = parse_process_facts(
+        4711,
+        "4711 (qemu) R 1 (x)) S 815 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 987654 1 1 1\n",
+        "Name:\tqemu\nNSpid:\t4711\t1\nNSpgid:\t1\n"
+    );
+    REQUIRE(facts.has_value());
+    CHECK(facts->ppid == 815);
+    CHECK(facts->start_ticks == 987654);
+    CHECK(facts->innermost_pid == 1);
+    CHECK(facts->is_pid1_of_namespace);
+}
+
+TEST_CASE("an ordinary process is not the first of its namespace", "[upgrade][vm_facts]") {
+    const auto facts = parse_process_facts(
+        4711, "4711 (q) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 1", "NSpid:\t4711\n"
+    );
+    REQUIRE(facts.has_value());
+    CHECK_FALSE(facts->is_pid1_of_namespace);
+    CHECK(parse_process_facts(1, "", "").has_error());
+    CHECK(parse_process_facts(1, "1 (q) S 1", "").has_error());
+}
