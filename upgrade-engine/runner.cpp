@@ -101,20 +101,13 @@ private:
     }
 
     awaitable<StepResult> run_phase(Phase phase) {
-        if (is_cancellable(phase)) {
-            const bool is_cancelled_already = co_await was_cancelled();
-            if (is_cancelled_already) {
-                co_return StepResult{
-                    Outcome::failed,
-                    make_failure(
-                        qhup::Errc::cancelled,
-                        "The upgrade was cancelled before the guest was paused; it runs on the old "
-                        "QEMU."
-                    )};
-            }
-        } else {
+        if (!is_cancellable(phase)) {
             // why: from the switch on, and in every undo, an impatient caller must not stop us.
             co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+        }
+        bool is_given_up = co_await was_cancelled();
+        if (is_given_up) {
+            co_return make_cancelled();
         }
         const std::chrono::milliseconds time = request_.config.deadline_of(phase);
         context_.deadline = time.count() == 0 ? Deadline::never() : Deadline::in(time);
@@ -128,7 +121,22 @@ private:
             }
             result = co_await run_step(context_, phase);
         }
+        is_given_up = co_await was_cancelled();
+        if (is_given_up && result.outcome == Outcome::ok) {
+            co_return make_cancelled();
+        }
         co_return result;
+    }
+
+    static StepResult make_cancelled() {
+        return {
+            Outcome::failed,
+            make_failure(
+                qhup::Errc::cancelled,
+                "The upgrade was cancelled before the guest was paused; it runs on the old QEMU, "
+                "so "
+                "start the upgrade again when it is wanted."
+            )};
     }
 
     /// Only these codes leave the pair prepared with the guest running on the source.

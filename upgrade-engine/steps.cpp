@@ -34,10 +34,29 @@ Failure make_explained(Errc code, std::string peer_text = {}) {
 }
 
 /// Failed when QEMU answered or was certainly not asked; unknown otherwise.
-StepResult from_failure(Failure failure) {
-    const bool is_unknown = is_timed_out(failure) || is_cancelled(failure) ||
-                            failure.code == make_error_code(Errc::lost_contact);
-    return is_unknown ? unknown(std::move(failure)) : failed(std::move(failure));
+/// @param what  the command, for the message
+StepResult from_failure(Failure failure, const std::string& what) {
+    if (is_cancelled(failure)) {
+        Failure cancelled = make_failure(
+            failure.code,
+            "The upgrade was cancelled during the step " + what +
+                ", so the VM was asked what is true, and the step was undone; start the upgrade "
+                "again when it is wanted."
+        );
+        add_also(cancelled, std::move(failure));
+        return unknown(std::move(cancelled));
+    }
+    if (is_timed_out(failure) || failure.code == make_error_code(Errc::lost_contact)) {
+        Failure no_answer = make_failure(
+            failure.code,
+            "QEMU did not answer in the step " + what +
+                ", so the VM was asked what is true; unless it is upgraded, start the upgrade "
+                "again."
+        );
+        add_also(no_answer, std::move(failure));
+        return unknown(std::move(no_answer));
+    }
+    return failed(std::move(failure));
 }
 
 /// Why QEMU gave the upgrade up, in our words, with its own as peer text.
@@ -75,6 +94,16 @@ awaitable<Result<void>> wait_to_look_again(const StepContext& context) {
     co_return co_await sleep_until(earlier(context.deadline, next_look));
 }
 
+/// The queue let us go: the batch was stopped, or the caller gave up.
+StepResult make_given_up_waiting(Failure failure) {
+    if (is_cancelled(failure)) {
+        failure.message =
+            "The upgrade was cancelled before the guest was paused; it runs on the old "
+            "QEMU, so start the upgrade again when it is wanted.";
+    }
+    return failed(std::move(failure));
+}
+
 // -- queued ------------------------------------------------------------------------------------
 
 awaitable<StepResult> forward_queued(StepContext& context) {
@@ -82,7 +111,10 @@ awaitable<StepResult> forward_queued(StepContext& context) {
         co_return ok();
     }
     const Result<void> turn = co_await context.turn->wait_to_start();
-    co_return turn.has_value() ? ok() : failed(turn.error());
+    if (turn.has_value()) {
+        co_return ok();
+    }
+    co_return make_given_up_waiting(turn.error());
 }
 
 // -- preflight ---------------------------------------------------------------------------------
@@ -112,7 +144,7 @@ Verdict make_verdict(const StepContext& context, const VmFacts& source, const Ar
 awaitable<StepResult> forward_preflight(StepContext& context) {
     const Result<Verdict> verdict = co_await judge(context);
     if (verdict.has_error()) {
-        co_return from_failure(verdict.error());
+        co_return from_failure(verdict.error(), "preflight");
     }
     context.report.blockers = verdict->blockers;
     context.report.is_nothing_to_do = verdict->is_already_there;
@@ -150,7 +182,7 @@ awaitable<StepResult> wait_until_prepared(StepContext& context) {
                                    : std::optional(make_silent(source, Errc::not_answering));
         const Result<void> waited = co_await wait_to_look_again(context);
         if (waited.has_error()) {
-            co_return unknown(waited.error());
+            co_return from_failure(waited.error(), "prepare");
         }
     }
     co_return silence ? unknown(*silence) : failed(make_explained(Errc::target_timeout));
@@ -174,7 +206,7 @@ awaitable<StepResult> forward_prepare(StepContext& context) {
     PrepareRequest request = make_prepare_request(context);
     const Result<void> begun = co_await context.port.prepare(std::move(request), context.deadline);
     if (begun.has_error()) {
-        co_return from_failure(begun.error());
+        co_return from_failure(begun.error(), "prepare");
     }
     co_return co_await wait_until_prepared(context);
 }
@@ -195,7 +227,7 @@ awaitable<StepResult> renew_lease(StepContext& context) {
     if (source.is(PairState::none)) {
         co_return failed(make_given_up(source.facts, Errc::lease_expired));
     }
-    co_return from_failure(renewed.error());
+    co_return from_failure(renewed.error(), "await_pause");
 }
 
 awaitable<StepResult> forward_await_pause(StepContext& context) {
@@ -204,7 +236,7 @@ awaitable<StepResult> forward_await_pause(StepContext& context) {
     while (!is_my_turn) {
         const Result<void> turn = co_await context.turn->wait_to_pause(Deadline::in(renewal));
         if (turn.has_error() && !is_timed_out(turn.error())) {
-            co_return failed(turn.error());
+            co_return make_given_up_waiting(turn.error());
         }
         is_my_turn = turn.has_value();
         const StepResult renewed = co_await renew_lease(context);
@@ -258,9 +290,10 @@ awaitable<StepResult> forward_switch_over(StepContext& context) {
         context.report.timings = *switched;
         co_return ok();
     }
-    StepResult result = from_failure(switched.error());
+    StepResult result = from_failure(switched.error(), "switch_over");
     if (result.outcome == Outcome::unknown) {
-        result = co_await settle_switch(context, switched.error());
+        Failure no_reply = std::move(*result.failure);
+        result = co_await settle_switch(context, std::move(no_reply));
     }
     co_return result;
 }
@@ -336,9 +369,12 @@ awaitable<StepResult> forward_verify(StepContext& context) {
 
 // -- commit ------------------------------------------------------------------------------------
 
+/// How often a parked source is told to end, when its answer does not come.
+constexpr int kMostTellings = 3;
+
 awaitable<StepResult> forward_commit(StepContext& context) {
     std::optional<Failure> refusal;
-    bool is_told = false;
+    int tellings = 0;
     while (true) {
         const PairView view = co_await observe_pair(context);
         const Decision decision = decide(view.source, view.target);
@@ -351,12 +387,12 @@ awaitable<StepResult> forward_commit(StepContext& context) {
         if (decision.action == Action::needs_operator) {
             co_return failed(make_explained(Errc::split, decision.reason));
         }
-        if (decision.action == Action::commit && !is_told) {
-            is_told = true;
+        // why: told again only after a look has shown that it is still parked.
+        if (decision.action == Action::commit && tellings < kMostTellings &&
+            (tellings == 0 || refusal)) {
+            ++tellings;
             const Result<void> told = co_await context.port.commit(ask_deadline(context));
-            if (told.has_error()) {
-                refusal = told.error();
-            }
+            refusal = told.has_error() ? std::optional(told.error()) : std::nullopt;
             continue;
         }
         if (context.deadline.is_over()) {
