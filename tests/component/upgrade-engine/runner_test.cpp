@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "common/task_group.hpp"
 #include "tests/component/upgrade-engine/fake_vm_port.hpp"
+#include "tests/component/upgrade-engine/some_binary.hpp"
 #include "tests/support/catch.hpp"
 #include "upgrade-engine/runner.hpp"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <optional>
@@ -18,28 +18,11 @@ using Kind = Fault::Kind;
 
 namespace {
 
-/// A binary as the store would pin it; its bytes do not matter here.
-std::shared_ptr<const PinnedBinary> make_binary() {
-    auto binary = std::make_shared<PinnedBinary>();
-    binary->release.name = ReleaseName("new");
-    binary->release.path = "/opt/new/qemu";
-    binary->build_id = "new";
-    binary->version = {10, 0, 13};
-    binary->fd = UniqueFd(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
-    struct stat info {};
-    REQUIRE(::fstat(binary->fd.get(), &info) == 0);
-    const auto to_ns = [](const timespec& t) { return t.tv_sec * 1'000'000'000 + t.tv_nsec; };
-    binary->size = info.st_size;
-    binary->mtime_ns = to_ns(info.st_mtim);
-    binary->ctime_ns = to_ns(info.st_ctim);
-    return binary;
-}
-
 UpgradeRequest make_request() {
     UpgradeRequest request;
     request.vm = VmId("vm1");
     request.upgrade = UpgradeId("u1");
-    request.binary = make_binary();
+    request.binary = make_some_binary("new");
     request.config.watch_window = 5ms;
     request.config.poll_interval = 1ms;
     request.config.retry_delay = 1ms;
