@@ -212,6 +212,8 @@ public:
     Sha256() { is_ready_ = gnutls_hash_init(&handle_, GNUTLS_DIG_SHA256) == 0; }
     Sha256(const Sha256&) = delete;
     Sha256& operator=(const Sha256&) = delete;
+    Sha256(Sha256&&) = delete;
+    Sha256& operator=(Sha256&&) = delete;
     ~Sha256() {
         if (is_ready_) {
             gnutls_hash_deinit(handle_, nullptr);

@@ -290,6 +290,13 @@ awaitable<StepResult> forward_switch_over(StepContext& context) {
         context.report.timings = *switched;
         co_return ok();
     }
+    if (switched.error().code == make_error_code(Errc::wrong_state)) {
+        // The pair was no longer prepared; it knows why.
+        const Observation source = co_await context.port.observe_source(ask_deadline(context));
+        if (source.is(PairState::none)) {
+            co_return failed(make_given_up(source.facts, Errc::lease_expired));
+        }
+    }
     StepResult result = from_failure(switched.error(), "switch_over");
     if (result.outcome == Outcome::unknown) {
         Failure no_reply = std::move(*result.failure);
@@ -489,9 +496,10 @@ constexpr std::array kBindings{
 
 constexpr bool every_live_phase_is_bound_once() {
     return std::all_of(kAllPhases.begin(), kAllPhases.end(), [](Phase phase) {
-        const auto bound = std::count_if(kBindings.begin(), kBindings.end(), [&](const Binding& b) {
-            return b.phase == phase;
-        });
+        const auto bound =
+            std::count_if(kBindings.begin(), kBindings.end(), [phase](const Binding& b) {
+                return b.phase == phase;
+            });
         return bound == (is_terminal(phase) ? 0 : 1);
     });
 }

@@ -226,6 +226,20 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("a lease that ends before the switch is named as the reason", "[upgrade][runner]") {
+    FakeVmPort port;
+    World world;
+    const auto report = world.upgrade(port, make_request(), [&](const UpgradeReport& so_far) {
+        if (so_far.phase == Phase::switch_over) {
+            port.source.facts.state = PairState::none;
+            port.source.facts.last_error = LastError{upgrade::Errc::lease_expired, "lease", "", ""};
+            port.target.is_there = false;
+        }
+    });
+    CHECK(word(report.phase) == "rolled_back");
+    CHECK(code_of(report) == "lease_expired");
+}
+
 TEST_CASE("a switch that succeeds after two tries is an upgrade", "[upgrade][runner]") {
     FakeVmPort port;
     port.faults["switch_over"] = {
