@@ -105,7 +105,8 @@ class Qmp:
         self._replies[self._last_id] = (command, None)
         try:
             sent = self._socket.sendmsg([line], ancillary)
-            self._socket.sendall(line[sent:])
+            if sent < len(line):
+                self._socket.sendall(line[sent:])
         except OSError as error:
             raise QmpClosed(f"{command}: {error}") from error
         return self._last_id
