@@ -14,12 +14,13 @@ expect() {
     rm -rf "$work/tree"
     mkdir -p "$work/tree/$(dirname "$2")"
     printf '%s\n%s\n' "${FIRST-$spdx}" "$3" >"$work/tree/$2"
-    local output
+    local output status
     output=$("$rules" "$work/tree" 2>&1)
+    status=$?
     if [ "$1" = none ]; then
-        [ "$output" = "no findings" ] && return
+        [ $status -eq 0 ] && [ "$output" = "no findings" ] && return
     else
-        grep -q "^pitfall $1: " <<<"$output" && return
+        [ $status -eq 1 ] && grep -q "^pitfall $1: " <<<"$output" && return
     fi
     failed=1
     echo "expected $1 in $2 for: $3"
@@ -27,7 +28,9 @@ expect() {
 }
 
 expect 1 daemon/a.cpp 'co_spawn(io, run(), asio::detached);'
+expect 1 daemon/a.cpp 'co_spawn(io, run(), detached);'
 expect none daemon/a.cpp 'return Errc::detached;'
+expect none daemon/a.cpp 'CHECK(detached.status == 130);'
 expect 2 daemon/a.cpp 'auto f = [&] { co_await x; };'
 expect 2 daemon/a.cpp 'auto f = [this](int a) -> awaitable<void> { co_return; };'
 expect none daemon/a.cpp 'auto f = [](int a) -> awaitable<void> { co_return; };'
