@@ -125,9 +125,6 @@ std::string_view meaning_of(std::string_view outcome) {
     if (outcome == "needs_operator") {
         return "needs an operator";
     }
-    if (outcome == "checked") {
-        return "can be upgraded; nothing was done, as this was a dry run";
-    }
     return "ended in a way that this version does not know";
 }
 
@@ -312,10 +309,13 @@ std::string render_run(const daemon::RunView& run) {
              milliseconds_or_dash(vm.pause_ms),
              milliseconds_or_dash(vm.total_ms)}
         );
-        if (!vm.outcome.empty() && vm.outcome != "upgraded") {
+        const bool needs_words =
+            !vm.outcome.empty() && vm.outcome != "upgraded" && vm.outcome != "checked";
+        if (needs_words) {
             notes += explanation_of(vm);
         }
     }
+    notes += run.dry_run ? "This was a dry run: nothing was touched.\n" : "";
     return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
 }
 

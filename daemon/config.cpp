@@ -164,7 +164,7 @@ std::optional<Failure> read_table(
                 name.source(),
                 "unknown key '" + std::string(given) + "'" +
                     (section.empty() ? "" : " in [" + section + "]") + ". " +
-                    did_you_mean(given, names) + "See qhupd.conf(5) for all keys."
+                    did_you_mean(given, names) + "The example qhupd.conf shows all keys."
             );
         }
         if (const auto wish = key->set(node)) {

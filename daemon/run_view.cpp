@@ -25,22 +25,19 @@ std::string outcome_of(const upgrade::UpgradeReport& report, bool is_dry_run) {
     return is_checked ? "checked" : std::string(upgrade::to_string(report.phase));
 }
 
-std::string next_step_of(const upgrade::UpgradeReport& report) {
-    switch (report.phase) {
-    case Phase::refused:
-        if (!report.blockers.empty()) {
-            return "Do what the reasons say, then upgrade again.";
-        }
-        return report.failure && severity_of(report.failure->code) == Severity::transient
-                   ? "Upgrade it again."
-                   : "";
-    case Phase::rolled_back: return "Look at the reason, then upgrade it again.";
-    case Phase::lost_contact:
-        return "Look at it with 'qhupd-ctl show' in a minute: by then the pair has finished or "
-               "undone the upgrade by itself.";
-    case Phase::needs_operator: return "docs/operations.md says what to choose between.";
-    default: return "";
+/// So that another sentence may follow.
+std::string without_stop(std::string text) {
+    while (!text.empty() && text.back() == '.') {
+        text.pop_back();
     }
+    return text;
+}
+
+/// The engine's sentences say what to do about the VM; here are the commands that help.
+std::string next_step_of(const upgrade::UpgradeReport& report) {
+    const bool needs_a_look =
+        report.phase == Phase::lost_contact || report.phase == Phase::needs_operator;
+    return needs_a_look ? "'qhupd-ctl show " + report.vm.text() + "' shows how it stands now." : "";
 }
 
 /// The mark that ends the time that counts: when the guest ran on the target, else the last one.
@@ -55,8 +52,13 @@ std::chrono::steady_clock::time_point end_of(const upgrade::UpgradeReport& repor
                : report.marks.back().at;
 }
 
-/// When work began: the first mark after waiting in the queue.
-std::chrono::steady_clock::time_point begin_of(const upgrade::UpgradeReport& report) {
+/// When work began: the first mark after waiting in the queue. A recovery has no such mark: the work
+/// began before the daemon did, and the start of the run is the best that is known.
+std::chrono::steady_clock::time_point
+begin_of(const upgrade::UpgradeReport& report, const RunFacts& run) {
+    if (report.marks.front().phase != Phase::queued) {
+        return run.started;
+    }
     const auto first = std::find_if(
         report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
             return mark.phase != Phase::queued;
@@ -71,6 +73,7 @@ RunVmView make_queued_view(const RunFacts& run) {
     RunVmView view;
     view.vm = run.vm;
     view.to = run.release;
+    view.from = run.from;
     view.phase = std::string(upgrade::to_string(Phase::queued));
     return view;
 }
@@ -91,7 +94,7 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
     RunVmView view = make_queued_view(run);
     view.phase = std::string(upgrade::to_string(report.phase));
     view.outcome = outcome_of(report, run.is_dry_run);
-    view.from = report.from_text;
+    view.from = report.from_text.empty() ? run.from : report.from_text;
     if (report.phase == Phase::upgraded && !report.to_text.empty()) {
         view.to = report.to_text;
     }
@@ -101,13 +104,14 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
         view.message = report.failure->message;
         view.peer_text = report.failure->peer_text;
         for (const Failure& later : report.failure->also) {
-            view.message += "; then " + later.message;
+            view.message = without_stop(std::move(view.message)) + ". Then: " + later.message;
         }
     } else if (!report.blockers.empty()) {
         view.code = wire_code_of(make_error_code(upgrade::Errc::blocked));
     }
     for (const std::string& warning : report.warnings) {
-        view.message += (view.message.empty() ? "" : "; ") + warning;
+        view.message = without_stop(std::move(view.message));
+        view.message += (view.message.empty() ? "" : ". ") + warning;
     }
     if (upgrade::is_terminal(report.phase)) {
         view.next_step = next_step_of(report);
@@ -122,7 +126,7 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
             0, std::chrono::duration_cast<std::chrono::milliseconds>(since).count()
         ));
         if (!view.outcome.empty()) {
-            view.total_ms = Milliseconds(end_of(report) - begin_of(report)).count();
+            view.total_ms = Milliseconds(end_of(report) - begin_of(report, run)).count();
         }
     }
     return view;

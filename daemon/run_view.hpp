@@ -15,6 +15,7 @@ namespace qhup::daemon {
 struct RunFacts {
     std::string vm;       ///< name
     std::string release;  ///< wanted; "" for recovery
+    std::string from;     ///< version that the VM had when the run began; "" if unknown
     bool is_dry_run = false;
     std::chrono::steady_clock::time_point started; ///< of the run
 };

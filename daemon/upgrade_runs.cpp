@@ -117,6 +117,7 @@ struct UpgradeRuns::Run {
         return {
             .vm = view.vms[index].vm,
             .release = view.to,
+            .from = view.vms[index].from,
             .is_dry_run = view.dry_run,
             .started = started,
         };
@@ -376,6 +377,8 @@ awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request,
     for (const std::string& name : select(request)) {
         run->view.vms.push_back({});
         run->view.vms.back().vm = name;
+        const auto seen = registry_.find(name);
+        run->view.vms.back().from = seen ? seen->version : std::string();
         run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
     }
     run->held.resize(run->view.vms.size());

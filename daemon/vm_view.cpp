@@ -209,6 +209,14 @@ VmView make_vm_view(std::string name, std::string socket, const std::optional<Vm
     }
     view.upgrade_state = std::string(upgrade::to_string(facts.state));
     view.blockers = to_views(facts.blockers);
+    if (facts.state != upgrade::PairState::none) {
+        view.blockers.push_back(
+            {.id = "engine/upgrade",
+             .klass = "upgrade",
+             .reason = "an upgrade of this VM has not ended (" + view.upgrade_state +
+                       "); wait for it, or see 'qhupd-ctl status'"}
+        );
+    }
     view.upgradable = view.blockers.empty() && facts.state == upgrade::PairState::none;
     return view;
 }

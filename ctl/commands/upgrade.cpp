@@ -72,7 +72,7 @@ Followed follow_once(
             followed.body = (*body)["run"];
             return Reading::stop;
         }
-        if (event.vm && !options.json) {
+        if (event.vm && !options.json && event.vm->phase != "queued") {
             tell(render_progress(*event.vm) + "\n");
         }
         return Reading::go_on;

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tests/component/daemon/harness.hpp"
+
+#include "tests/support/catch.hpp"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <chrono>
+
+using namespace qhup::test;
+using nlohmann::json;
+
+namespace {
+
+json vm_of(const json& list, const std::string& name) {
+    for (const json& vm : list.at("vms")) {
+        if (vm.at("name") == name) {
+            return vm;
+        }
+    }
+    return json::object();
+}
+
+} // namespace
+
+TEST_CASE("a list shows every VM by the name that QEMU says", "[daemon][discovery]") {
+    Host host(3);
+    host.options(1).vm.name = "web";
+    host.options(2).vm.blockers = {{"chardev/serial0", "chardev", "do this"}};
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "list"});
+    REQUIRE(ran.status == 0);
+    const json list = json::parse(ran.out);
+    CHECK(list.at("vms").size() == 3);
+    CHECK(vm_of(list, "vm0").at("upgradable") == true);
+    CHECK(vm_of(list, "web").at("version") == "7.2.22");
+    CHECK(vm_of(list, "vm2").at("upgradable") == false);
+    CHECK(vm_of(list, "vm2").at("blockers").size() == 1);
+}
+
+TEST_CASE("VMs that are silent, slow, garbage or gone delay nobody", "[daemon][discovery]") {
+    Host host(7);
+    host.options(1).main_script.is_without_greeting = true;
+    host.options(2).main_script.chunk_bytes = 1;
+    host.options(2).main_script.chunk_pause = std::chrono::seconds(1);
+    host.options(3).main_script.greeting = "HTTP/1.1 200 OK\r\n\r\n";
+    host.options(4).main_script.is_silent = true;
+    host.options(5).main_script.deep_json_depth = 5000;
+    host.options(6).main_script.huge_line_bytes = 8U << 20U;
+    host.serve();
+    // a socket file that nobody listens on
+    const int dead = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    (host.dir() / "q/dead.qmp").copy(&address.sun_path[0], sizeof(address.sun_path) - 1);
+    REQUIRE(::bind(dead, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+    ::close(dead);
+    REQUIRE(host.start_daemon());
+    for (int round = 0; round < 2; ++round) {
+        const auto begin = std::chrono::steady_clock::now();
+        const Ran ran = host.ctl({"--json", "list"});
+        CHECK(std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(2500));
+        REQUIRE(ran.status == 0);
+        const json list = json::parse(ran.out);
+        REQUIRE(list.at("vms").size() == 8);
+        CHECK(vm_of(list, "vm0").at("reachable") == true);
+        for (const char* name : {"vm1", "vm2", "vm3", "vm4", "vm5", "vm6", "dead"}) {
+            INFO(name);
+            CHECK(vm_of(list, name).at("reachable") == false);
+            CHECK_FALSE(vm_of(list, name).at("reason").get<std::string>().empty());
+        }
+    }
+    const auto begin = std::chrono::steady_clock::now();
+    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 0);
+    CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(4));
+}
+
+TEST_CASE("a stock QEMU is listed with the one blocker that it has", "[daemon][discovery]") {
+    Host host(1);
+    host.options(0).vm.is_patched = false;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const json list = json::parse(host.ctl({"--json", "list"}).out);
+    CHECK(vm_of(list, "vm0").at("reachable") == true);
+    CHECK(vm_of(list, "vm0").at("version") == "7.2.22");
+    CHECK(vm_of(list, "vm0").at("blockers").size() == 1);
+    CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == 6);
+    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 6);
+}
+
+TEST_CASE("a VM's monitor is free between two looks", "[daemon][discovery]") {
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    REQUIRE(host.ctl({"list"}).status == 0);
+    CHECK(wait_until([&] { return host.qemu().connections() == 0; }));
+}
+
+TEST_CASE("a mistyped name is answered with what was meant", "[daemon][discovery]") {
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran show = host.ctl({"show", "vm00"});
+    CHECK(show.status == 3);
+    CHECK(show.err.find("Did you mean 'vm0'?") != std::string::npos);
+    const Ran upgrade = host.ctl({"upgrade", "vm0", "--to", "nwe"});
+    CHECK(upgrade.status == 3);
+    CHECK(upgrade.err.find("Did you mean 'new'?") != std::string::npos);
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A little host for tests: fake VMs on real sockets, the real qhupd, the real qhupd-ctl, all in a
+// folder of their own. Used by the component and the crash tests of the daemon.
+#pragma once
+
+#include "tests/support/fake_qemu.hpp"
+#include "tests/support/temp_dir.hpp"
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace qhup::test {
+
+/// What a program did.
+struct Ran {
+    int status = -1; ///< exit status; 128 + n after signal n
+    std::string out; ///< its standard output
+    std::string err; ///< its standard error
+};
+
+/// Waits for a condition that another process brings about; false after five seconds.
+bool wait_until(const std::function<bool()>& condition);
+
+class Host {
+public:
+    /// Fake VMs "vm0", "vm1" …, whose targets have the build id of the release "new".
+    explicit Host(std::size_t vms);
+    ~Host();
+    Host(const Host&) = delete;
+    Host& operator=(const Host&) = delete;
+
+    /// Changes a VM or its script before serve().
+    FakeQemuOptions& options(std::size_t vm) { return options_[vm]; }
+    /// Lines that are added to the daemon's configuration, before a section.
+    std::string extra_config;
+    /// Seconds of the watch after takeover; short, since fakes do not change.
+    std::string verify = "100ms";
+
+    /// Opens the sockets of the VMs.
+    void serve();
+    FakeQemu& qemu() { return *qemu_; }
+
+    /// Starts qhupd and waits until it says READY.
+    /// @return false if it ended instead
+    bool start_daemon();
+    /// SIGTERM; waits for the end.
+    int stop_daemon();
+    /// SIGKILL.
+    void kill_daemon();
+    std::string daemon_log() const;
+
+    Ran ctl(std::vector<std::string> arguments);
+    /// Starts qhupd-ctl and comes back at once; finish_ctl() waits for it.
+    pid_t start_ctl(std::vector<std::string> arguments);
+    Ran finish_ctl(pid_t pid);
+
+    /// One request, bytes in, bytes out until the server closes.
+    std::string raw_request(const std::string& bytes) const;
+
+    const TempDir& dir() const { return dir_; }
+    std::string api_socket() const { return dir_ / "api.sock"; }
+    /// Id of the only, or newest, run.
+    std::string newest_run();
+
+private:
+    pid_t spawn(
+        const std::string& program, std::vector<std::string> arguments, const std::string& out,
+        const std::string& err
+    );
+    void write_config() const;
+
+    TempDir dir_;
+    std::vector<FakeQemuOptions> options_;
+    std::unique_ptr<FakeQemu> qemu_;
+    pid_t daemon_ = -1;
+    int notify_ = -1;
+    int spawned_ = 0;
+};
+
+} // namespace qhup::test

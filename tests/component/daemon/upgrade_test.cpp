@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tests/component/daemon/harness.hpp"
+
+#include "tests/support/catch.hpp"
+
+#include <signal.h>
+
+#include <chrono>
+
+using namespace qhup::test;
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+namespace {
+
+json vm_of(const json& run, const std::string& name) {
+    for (const json& vm : run.at("vms")) {
+        if (vm.at("vm") == name) {
+            return vm;
+        }
+    }
+    return json::object();
+}
+
+bool has_command(Host& host, const std::string& command, std::size_t vm = 0) {
+    for (const std::string& one : host.qemu().commands(vm)) {
+        if (one == command) {
+            return true;
+        }
+    }
+    return false;
+}
+
+} // namespace
+
+TEST_CASE("upgrade --all upgrades every VM and says so", "[daemon][upgrade]") {
+    Host host(5);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"upgrade", "--all", "--to", "new", "--parallel", "3"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 0);
+    CHECK(ran.out.find("VM   FROM    TO       OUTCOME   PAUSE") != std::string::npos);
+    CHECK(ran.out.find("vm4  7.2.22  10.0.13  upgraded") != std::string::npos);
+    CHECK(ran.err.find("switch_over") != std::string::npos);
+    for (std::size_t i = 0; i < 5; ++i) {
+        host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.version() == "10.0.13"); }, i);
+    }
+    const json list = json::parse(host.ctl({"--json", "list"}).out);
+    CHECK(list.at("vms").at(0).at("version") == "10.0.13");
+    // and again: nothing to do
+    const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
+    CHECK(again.status == 2);
+    CHECK(again.out.find("unchanged") != std::string::npos);
+}
+
+TEST_CASE("a run in JSON has outcome, pause, total and all timings", "[daemon][upgrade]") {
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "upgrade", "vm0", "--to", "new"});
+    REQUIRE(ran.status == 0);
+    const json vm = vm_of(json::parse(ran.out), "vm0");
+    CHECK(vm.at("outcome") == "upgraded");
+    CHECK(vm.at("pause_ms").get<double>() > 0);
+    CHECK(vm.at("total_ms").get<double>() >= vm.at("pause_ms").get<double>());
+    CHECK(vm.at("timings_ns").contains("save"));
+}
+
+TEST_CASE("a blocked VM is refused with all reasons and never touched", "[daemon][upgrade]") {
+    Host host(2);
+    host.options(0).vm.blockers = {
+        {"chardev/serial0", "chardev", "do this"}, {"net/n0", "net", "do that"}};
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran check = host.ctl({"check", "--all", "--to", "new"});
+    CHECK(check.status == 6);
+    CHECK(check.out.find("net/n0: do that.") != std::string::npos);
+    CHECK(check.out.find("vm1: can be upgraded") != std::string::npos);
+    const Ran ran = host.ctl({"upgrade", "--all", "--to", "new"});
+    CHECK(ran.status == 6);
+    CHECK(ran.out.find("chardev/serial0: do this.") != std::string::npos);
+    CHECK(ran.out.find("vm1  7.2.22  10.0.13  upgraded") != std::string::npos);
+    CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 0));
+}
+
+TEST_CASE("a failed switch is rolled back and the others are upgraded", "[daemon][upgrade]") {
+    Host host(3);
+    host.options(1).vm.reactions["hot-upgrade-switch"].error_code = "load-failed";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    CHECK(ran.status == 4);
+    const json run = json::parse(ran.out);
+    CHECK(vm_of(run, "vm0").at("outcome") == "upgraded");
+    CHECK(vm_of(run, "vm1").at("outcome") == "rolled_back");
+    CHECK(vm_of(run, "vm1").at("code") == "load_failed");
+    CHECK(vm_of(run, "vm2").at("outcome") == "upgraded");
+    host.qemu().with_vm(
+        [](FakeVm& vm) { CHECK(vm.running_sides() == std::vector<std::string>{"source"}); }, 1
+    );
+}
+
+TEST_CASE("a VM in a run is busy for every other run", "[daemon][upgrade]") {
+    Host host(2);
+    host.options(0).vm.reactions["hot-upgrade-switch"].delay = 700ms;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t first = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    const json list = json::parse(host.ctl({"--json", "list"}).out);
+    CHECK_FALSE(list.at("vms").at(0).at("run").get<std::string>().empty());
+    const Ran second = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    CHECK(second.status == 6);
+    CHECK(vm_of(json::parse(second.out), "vm0").at("code") == "busy");
+    CHECK(vm_of(json::parse(second.out), "vm1").at("outcome") == "upgraded");
+    CHECK(host.finish_ctl(first).status == 0);
+}
+
+TEST_CASE("Ctrl-C detaches from the run and never aborts it", "[daemon][upgrade]") {
+    Host host(1);
+    host.options(0).vm.reactions["hot-upgrade-switch"].delay = 500ms;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t upgrade = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    ::kill(upgrade, SIGINT);
+    const Ran detached = host.finish_ctl(upgrade);
+    CHECK(detached.status == 130);
+    const std::string run = host.newest_run();
+    CHECK(detached.err.find("qhupd-ctl status " + run) != std::string::npos);
+    const Ran attached = host.ctl({"status", run});
+    CHECK(attached.status == 0);
+    CHECK(attached.out.find("upgraded") != std::string::npos);
+}
+
+TEST_CASE("a dry run touches nothing", "[daemon][upgrade]") {
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"upgrade", "--all", "--to", "new", "--dry-run"});
+    CHECK(ran.status == 0);
+    CHECK(ran.out.find("checked") != std::string::npos);
+    CHECK_FALSE(has_command(host, "main hot-upgrade-prepare"));
+    CHECK_FALSE(has_command(host, "main getfd"));
+}
+
+TEST_CASE("SIGTERM ends what is not paused and waits for what is", "[daemon][upgrade]") {
+    Host host(2);
+    host.extra_config = "parallel = 1";
+    host.options(0).vm.reactions["hot-upgrade-switch"].delay = 300ms;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t upgrade = host.start_ctl({"upgrade", "--all", "--to", "new"});
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    CHECK(host.stop_daemon() == 0);
+    const Ran ran = host.finish_ctl(upgrade);
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 6);
+    CHECK(ran.out.find("vm0  7.2.22  10.0.13  upgraded") != std::string::npos);
+    CHECK(ran.out.find("vm1  7.2.22  new      refused") != std::string::npos);
+    host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.state(FakeSide::source) == "none"); }, 0);
+    host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.version() == "7.2.22"); }, 1);
+}
+
+TEST_CASE("thirty VMs are upgraded in one run", "[daemon][upgrade]") {
+    Host host(30);
+    host.extra_config = "parallel = 8";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    CHECK(ran.status == 0);
+    for (const json& vm : json::parse(ran.out).at("vms")) {
+        CHECK(vm.at("outcome") == "upgraded");
+    }
+}

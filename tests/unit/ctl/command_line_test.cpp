@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/command_line.hpp"
+
+#include "tests/support/catch.hpp"
+
+using namespace qhup::ctl;
+
+namespace {
+
+std::variant<Options, EarlyExit> parse(std::vector<const char*> words) {
+    words.insert(words.begin(), "qhupd-ctl");
+    return parse_command_line(static_cast<int>(words.size()), words.data());
+}
+
+Options options_of(std::vector<const char*> words) {
+    return std::get<Options>(parse(std::move(words)));
+}
+
+int status_of(std::vector<const char*> words) {
+    const auto parsed = parse(std::move(words));
+    const auto* early = std::get_if<EarlyExit>(&parsed);
+    return early == nullptr ? -1 : static_cast<int>(early->status);
+}
+
+} // namespace
+
+TEST_CASE("every command is understood", "[ctl][command_line]") {
+    CHECK(options_of({"list"}).command == Command::list);
+    CHECK(options_of({"show", "vm1"}).vms == std::vector<std::string>{"vm1"});
+    const Options check = options_of({"check", "vm1", "vm2", "--to", "deb13"});
+    CHECK(check.vms.size() == 2);
+    CHECK(check.to == "deb13");
+    const Options upgrade = options_of({"upgrade", "--all", "--to", "deb13", "--parallel", "3", "-y"});
+    CHECK(upgrade.all);
+    CHECK(upgrade.yes);
+    CHECK(upgrade.parallel == 3U);
+    CHECK(options_of({"status"}).run.empty());
+    CHECK(options_of({"status", "r1"}).run == "r1");
+    CHECK(options_of({"releases"}).command == Command::releases);
+    CHECK(options_of({"version"}).command == Command::version);
+}
+
+TEST_CASE("global options stand before or behind the command", "[ctl][command_line]") {
+    CHECK(options_of({"--json", "list"}).json);
+    CHECK(options_of({"list", "--json"}).json);
+    CHECK(options_of({"list", "--socket", "/s"}).socket == "/s");
+    CHECK(options_of({"--socket", "/s", "list"}).socket == "/s");
+}
+
+TEST_CASE("a wrong command line ends with 64", "[ctl][command_line]") {
+    CHECK(status_of({}) == 64);
+    CHECK(status_of({"lst"}) == 64);
+    CHECK(status_of({"show"}) == 64);
+    CHECK(status_of({"upgrade", "vm1"}) == 64);
+    CHECK(status_of({"upgrade", "--to", "deb13"}) == 64);
+    CHECK(status_of({"upgrade", "vm1", "--all", "--to", "deb13"}) == 64);
+    CHECK(status_of({"upgrade", "--all", "--to", "deb13", "--parallel", "0"}) == 64);
+    CHECK(status_of({"upgrade", "--all", "--to", "../x"}) == 64);
+    CHECK(status_of({"show", "a/b"}) == 64);
+    CHECK(status_of({"list", "--nonsense"}) == 64);
+}
+
+TEST_CASE("help and version are no errors", "[ctl][command_line]") {
+    CHECK(status_of({"--help"}) == 0);
+    CHECK(status_of({"upgrade", "--help"}) == 0);
+    CHECK(status_of({"--version"}) == 0);
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/render.hpp"
+
+#include "tests/support/catch.hpp"
+
+using namespace qhup;
+using namespace qhup::ctl;
+
+TEST_CASE("nothing that a VM says can drive the terminal", "[ctl][render]") {
+    CHECK(printable("a\x1b[2Jb\nc\x7f") == "a?[2Jb c?");
+    CHECK(printable("\xc2\x9b" "31m") == "??31m");
+    CHECK(printable("gr\xc3\xbc\xc3\x9f") == "gr\xc3\xbc\xc3\x9f");
+}
+
+TEST_CASE("a list shows every VM and why one is unreachable", "[ctl][render]") {
+    daemon::VmView good;
+    good.name = "vm1";
+    good.pid = 12;
+    good.version = "7.2.22";
+    good.state = "running";
+    good.reachable = true;
+    good.upgradable = true;
+    daemon::VmView blocked = good;
+    blocked.name = "longer-name";
+    blocked.upgradable = false;
+    blocked.blockers = {{.id = "a/b", .klass = "a", .reason = "x"}};
+    daemon::VmView gone;
+    gone.name = "gone";
+    gone.reason = "nobody listens";
+    CHECK(
+        render_vms({good, blocked, gone}) ==
+        "VM           PID  VERSION  STATE        UPGRADABLE\n"
+        "vm1          12   7.2.22   running      yes\n"
+        "longer-name  12   7.2.22   running      no, 1 blocker\n"
+        "gone         -    -        unreachable  -\n"
+        "\n"
+        "gone: nobody listens.\n"
+    );
+}
+
+TEST_CASE("a run ends with a table and a sentence for each VM not upgraded", "[ctl][render]") {
+    daemon::RunVmView good;
+    good.vm = "vm1";
+    good.from = "7.2.22";
+    good.to = "10.0.13";
+    good.outcome = "upgraded";
+    good.pause_ms = 12.34;
+    good.total_ms = 1234.5;
+    daemon::RunVmView bad;
+    bad.vm = "vm2";
+    bad.from = "7.2.22";
+    bad.to = "deb13";
+    bad.outcome = "rolled_back";
+    bad.code = "load_failed";
+    bad.message = "The new QEMU refused the state.";
+    bad.next_step = "Report it";
+    daemon::RunView run;
+    run.vms = {good, bad};
+    CHECK(
+        render_run(run) ==
+        "VM   FROM    TO       OUTCOME      PAUSE    TOTAL\n"
+        "vm1  7.2.22  10.0.13  upgraded     12.3 ms  1.23 s\n"
+        "vm2  7.2.22  deb13    rolled back  -        -\n"
+        "\n"
+        "vm2 was rolled back; the guest runs on where it was: The new QEMU refused the state "
+        "[load_failed]. Report it.\n"
+    );
+}
+
+TEST_CASE("all blockers of a refused VM are shown below it", "[ctl][render]") {
+    daemon::RunVmView vm;
+    vm.vm = "vm1";
+    vm.outcome = "refused";
+    vm.code = "blocked";
+    vm.blockers = {
+        {.id = "net/n0", .klass = "net", .reason = "stop it"},
+        {.id = "dev/d0", .klass = "dev", .reason = "remove it."}};
+    daemon::RunView run;
+    run.vms = {vm};
+    const std::string text = render_run(run);
+    CHECK(text.find("  net/n0: stop it.\n  dev/d0: remove it.\n") != std::string::npos);
+}
+
+TEST_CASE("a progress line has time, VM and phase", "[ctl][render]") {
+    daemon::RunVmView vm;
+    vm.vm = "vm1";
+    vm.phase = "prepare";
+    vm.since_ms = 412;
+    CHECK(render_progress(vm) == "   0.412 s  vm1  prepare");
+    vm.outcome = "upgraded";
+    vm.pause_ms = 3.0;
+    CHECK(render_progress(vm) == "   0.412 s  vm1  upgraded, paused for 3.0 ms");
+}
+
+TEST_CASE("a problem says what is true and what to do", "[ctl][render]") {
+    daemon::Problem problem;
+    problem.title = "No such VM";
+    problem.detail = "There is no VM 'x'.";
+    problem.next_step = "Try another";
+    CHECK(render_problem(problem) == "There is no VM 'x'. Try another.\n");
+    problem.detail = "";
+    CHECK(render_problem(problem) == "No such VM. Try another.\n");
+}
+
+TEST_CASE("empty lists say what to do", "[ctl][render]") {
+    CHECK(render_vms({}).find("qhupd.conf") != std::string::npos);
+    CHECK(render_releases({}).find("releases_dir") != std::string::npos);
+    CHECK_FALSE(render_runs({}).empty());
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/api_types.hpp"
+
+#include "tests/support/catch.hpp"
+
+#include <nlohmann/json.hpp>
+
+using namespace qhup::daemon;
+
+namespace {
+
+std::string error_of(std::string_view body) {
+    const auto request = parse_run_request(body);
+    return request.has_error() ? request.error().message : "no error";
+}
+
+} // namespace
+
+TEST_CASE("a run survives the way over the wire", "[daemon][api_types]") {
+    RunView run;
+    run.id = "r1";
+    run.kind = "upgrade";
+    run.state = "running";
+    run.to = "deb13";
+    run.parallel = 3;
+    run.started_unix_ms = 1;
+    RunVmView vm;
+    vm.vm = "vm1";
+    vm.phase = "switch_over";
+    vm.since_ms = 12;
+    vm.pause_ms = 1.5;
+    vm.timings_ns = {{"save", 7}};
+    vm.blockers = {{.id = "a/b", .klass = "a", .reason = "because"}};
+    run.vms = {vm};
+    const auto parsed = parse_json(format_json(to_json(run)));
+    REQUIRE(parsed.has_value());
+    CHECK(to_json(run_from_json(*parsed)) == to_json(run));
+}
+
+TEST_CASE("a VM survives the way over the wire", "[daemon][api_types]") {
+    VmView vm;
+    vm.name = "vm1";
+    vm.pid = 77;
+    vm.ram_bytes = 1ULL << 40U;
+    vm.reachable = true;
+    vm.blockers = {{.id = "a/b", .klass = "a", .reason = "because"}};
+    CHECK(to_json(vm_from_json(to_json(vm))) == to_json(vm));
+}
+
+TEST_CASE("members of another type keep their default", "[daemon][api_types]") {
+    const auto vm = vm_from_json({{"name", 7}, {"pid", "x"}, {"blockers", "y"}, {"reachable", 1}});
+    CHECK(vm.name.empty());
+    CHECK(vm.pid == 0);
+    CHECK(vm.blockers.empty());
+    CHECK_FALSE(vm.reachable);
+    CHECK(run_from_json(nlohmann::json::array()).id.empty());
+}
+
+TEST_CASE("text of a QEMU that is no UTF-8 does not break the answer", "[daemon][api_types]") {
+    VmView vm;
+    vm.version = "\xff\xfe";
+    CHECK(parse_json(format_json(to_json(vm))).has_value());
+}
+
+TEST_CASE("a request for a run is read", "[daemon][api_types]") {
+    const auto request =
+        parse_run_request(R"({"vms": ["a", "b", "a"], "to": "deb13", "parallel": 2})");
+    REQUIRE(request.has_value());
+    CHECK(request->vms == std::vector<std::string>{"a", "b"});
+    CHECK(request->parallel == 2U);
+    CHECK_FALSE(request->dry_run);
+}
+
+TEST_CASE("a request with anything wrong in it starts nothing", "[daemon][api_types]") {
+    const auto bad = GENERATE(
+        "",
+        "[]",
+        "{",
+        R"({"vms": ["a"]})",
+        R"({"to": "x"})",
+        R"({"vms": [], "to": "x"})",
+        R"({"vms": ["a"], "all": true, "to": "x"})",
+        R"({"vms": "a", "to": "x"})",
+        R"({"vms": ["../a"], "to": "x"})",
+        R"({"vms": [1], "to": "x"})",
+        R"({"all": 1, "to": "x"})",
+        R"({"all": true, "to": "/bin/sh"})",
+        R"({"all": true, "to": "x", "parallel": 0})",
+        R"({"all": true, "to": "x", "parallel": 5000})",
+        R"({"all": true, "to": "x", "parallel": -1})",
+        R"({"all": true, "to": "x", "dryrun": true})"
+    );
+    INFO(bad);
+    CHECK(error_of(bad) != "no error");
+}
+
+TEST_CASE("JSON that is nested deeply is refused before it is built", "[daemon][api_types]") {
+    CHECK(error_of(std::string(100'000, '[')).find("deep") != std::string::npos);
+}
+
+TEST_CASE("names that could leave their folder are not names", "[daemon][api_types]") {
+    CHECK(is_valid_name("vm-1.example~2"));
+    CHECK_FALSE(is_valid_name(""));
+    CHECK_FALSE(is_valid_name(".."));
+    CHECK_FALSE(is_valid_name("-rf"));
+    CHECK_FALSE(is_valid_name("a/b"));
+    CHECK_FALSE(is_valid_name("a b"));
+    CHECK_FALSE(is_valid_name("a\n"));
+    CHECK_FALSE(is_valid_name(std::string(129, 'a')));
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/config.hpp"
+
+#include "tests/support/catch.hpp"
+
+#include <fstream>
+#include <iterator>
+
+using namespace qhup;
+using namespace qhup::daemon;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::string message_of(std::string_view text) {
+    const auto config = parse_config(text, "qhupd.conf");
+    return config.has_error() ? config.error().message : "no error";
+}
+
+} // namespace
+
+TEST_CASE("an empty file is the default configuration", "[daemon][config]") {
+    const auto config = parse_config("", "qhupd.conf");
+    REQUIRE(config.has_value());
+    CHECK(config->parallel == 4);
+    CHECK(config->discovery.qmp == std::vector<std::string>{"/run/qhup-vm/*/qmp"});
+}
+
+TEST_CASE("every key of the example file has its default value", "[daemon][config]") {
+    std::ifstream file(QHUP_SOURCE_DIR "/systemd/qhupd.conf");
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const auto config = parse_config(text, "qhupd.conf");
+    INFO((config.has_error() ? config.error().message : ""));
+    REQUIRE(config.has_value());
+    const Config defaults;
+    CHECK(config->control_dir == defaults.control_dir);
+    CHECK(config->releases_dir == defaults.releases_dir);
+    CHECK(config->state_dir == defaults.state_dir);
+    CHECK(config->parallel == defaults.parallel);
+    CHECK(config->pause_slots == defaults.pause_slots);
+    CHECK(config->log_level == defaults.log_level);
+    CHECK(config->discovery.interval == defaults.discovery.interval);
+    CHECK(config->api.socket == defaults.api.socket);
+    CHECK(config->api.group == defaults.api.group);
+    CHECK(config->api.mode == defaults.api.mode);
+    CHECK(config->api.max_connections == defaults.api.max_connections);
+    CHECK(config->leases.prepared == defaults.leases.prepared);
+    CHECK(config->leases.frozen == defaults.leases.frozen);
+    CHECK(config->deadlines.probe == defaults.deadlines.probe);
+    CHECK(config->deadlines.prepare == defaults.deadlines.prepare);
+    CHECK(config->deadlines.drain == defaults.deadlines.drain);
+    CHECK(config->deadlines.pause_budget == defaults.deadlines.pause_budget);
+    CHECK(config->deadlines.verify == defaults.deadlines.verify);
+    CHECK(config->deadlines.request == defaults.deadlines.request);
+}
+
+TEST_CASE("values of every kind are read", "[daemon][config]") {
+    const auto config = parse_config(
+        "parallel = 9\nlog_level = \"debug\"\n[discovery]\nqmp = [\"/a/*\", \"/b\"]\n"
+        "[api]\nmode = \"0600\"\n[leases]\nfrozen = \"500ms\"\n[deadlines]\nprepare = \"2min\"\n",
+        "qhupd.conf"
+    );
+    REQUIRE(config.has_value());
+    CHECK(config->parallel == 9);
+    CHECK(config->discovery.qmp.size() == 2);
+    CHECK(config->api.mode == 0600);
+    CHECK(config->leases.frozen == 500ms);
+    CHECK(config->deadlines.prepare == 2min);
+}
+
+TEST_CASE("an unknown key is named with file, line and the nearest known key", "[daemon][config]") {
+    CHECK(message_of("\n\nparalel = 3\n").rfind("qhupd.conf:3: unknown key 'paralel'", 0) == 0);
+    CHECK(message_of("paralel = 3").find("Did you mean 'parallel'?") != std::string::npos);
+    CHECK(message_of("[deadlines]\nprob = \"1s\"").find("in [deadlines]") != std::string::npos);
+    CHECK(message_of("[deadlines]\nprob = \"1s\"").find("'probe'") != std::string::npos);
+    CHECK(message_of("[api]\nsocket = \"/a\"\n[leasse]\n").rfind("qhupd.conf:3:", 0) == 0);
+}
+
+TEST_CASE("a bad value is named with file, line and what it must be", "[daemon][config]") {
+    const auto bad = GENERATE(
+        "parallel = 0",
+        "parallel = \"4\"",
+        "parallel = 1.5",
+        "pause_slots = -1",
+        "log_level = \"loud\"",
+        "control_dir = \"relative\"",
+        "control_dir = 7",
+        "discovery = 3",
+        "[discovery]\nqmp = \"/a\"",
+        "[discovery]\nqmp = [\"relative\"]",
+        "[api]\nmode = \"0666\"",
+        "[api]\nmode = 660",
+        "[leases]\nfrozen = 1",
+        "[leases]\nfrozen = \"1\"",
+        "[leases]\nfrozen = \"1 s\"",
+        "[leases]\nfrozen = \"99999999999999999999s\"",
+        "[leases]\nfrozen = \"1ms\""
+    );
+    const std::string message = message_of(bad);
+    INFO(message);
+    CHECK(message.rfind("qhupd.conf:", 0) == 0);
+    CHECK(message.find("must be") != std::string::npos);
+}
+
+TEST_CASE("text that is no TOML is an error with its line", "[daemon][config]") {
+    CHECK(message_of("a = 1\nb = [").rfind("qhupd.conf:2:", 0) == 0);
+}
+
+TEST_CASE("there is one pause slot per two cores and at least one", "[daemon][config]") {
+    Config config;
+    CHECK(pause_slots_for(config, 0) == 1);
+    CHECK(pause_slots_for(config, 1) == 1);
+    CHECK(pause_slots_for(config, 2) == 1);
+    CHECK(pause_slots_for(config, 9) == 4);
+    config.pause_slots = 7;
+    CHECK(pause_slots_for(config, 2) == 7);
+}

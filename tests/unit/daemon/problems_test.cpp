@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/problems.hpp"
+#include "upgrade-engine/errors.hpp"
+
+#include "tests/support/catch.hpp"
+
+#include <fstream>
+#include <iterator>
+#include <set>
+
+using namespace qhup;
+using namespace qhup::daemon;
+
+namespace {
+
+std::string read_page() {
+    std::ifstream file(QHUP_SOURCE_DIR "/docs/api.md");
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+} // namespace
+
+TEST_CASE("every problem code is in docs/api.md with its status", "[daemon][problems]") {
+    const std::string page = read_page();
+    for (const ProblemCode code : kAllProblemCodes) {
+        const std::string row = "| `" + std::string(to_string(code)) + "` | " +
+                                std::to_string(http_status_of(code)) + " |";
+        INFO(row);
+        CHECK(page.find(row) != std::string::npos);
+    }
+}
+
+TEST_CASE("every code of an upgrade is in docs/api.md", "[daemon][problems]") {
+    const std::string page = read_page();
+    for (const upgrade::Errc code : upgrade::kAllErrcs) {
+        const std::string row = "| `" + wire_code_of(make_error_code(code)) + "` |";
+        INFO(row);
+        CHECK(page.find(row) != std::string::npos);
+    }
+}
+
+TEST_CASE("problem codes differ from each other", "[daemon][problems]") {
+    std::set<std::string_view> words;
+    for (const ProblemCode code : kAllProblemCodes) {
+        words.insert(to_string(code));
+    }
+    CHECK(words.size() == kAllProblemCodes.size());
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/routes.hpp"
+
+#include "tests/support/catch.hpp"
+
+using namespace qhup::daemon;
+
+namespace {
+
+std::string problem_of(std::string_view method, std::string_view target) {
+    const Route route = find_route(method, target);
+    const auto* problem = std::get_if<Problem>(&route);
+    return problem == nullptr ? "" : problem->code;
+}
+
+} // namespace
+
+TEST_CASE("each path leads to its call", "[daemon][routes]") {
+    CHECK(std::holds_alternative<GetHealth>(find_route("GET", "/healthz")));
+    CHECK(std::holds_alternative<GetVersion>(find_route("GET", "/v1/version")));
+    CHECK(std::holds_alternative<GetVms>(find_route("GET", "/v1/vms")));
+    CHECK(std::get<GetVm>(find_route("GET", "/v1/vms/vm%2D1")).name == "vm-1");
+    const auto check = std::get<GetCheck>(find_route("GET", "/v1/vms/vm1/check?to=deb%31"));
+    CHECK(check.vm == "vm1");
+    CHECK(check.to == "deb1");
+    CHECK(std::holds_alternative<GetReleases>(find_route("GET", "/v1/releases")));
+    CHECK(std::holds_alternative<PostRun>(find_route("POST", "/v1/runs")));
+    CHECK(std::holds_alternative<GetRuns>(find_route("GET", "/v1/runs")));
+    CHECK(std::get<GetRun>(find_route("GET", "/v1/runs/r1")).id == "r1");
+    CHECK(std::get<GetRunEvents>(find_route("GET", "/v1/runs/r1/events?after=7")).after == 7);
+    CHECK(std::get<GetRunEvents>(find_route("GET", "/v1/runs/r1/events")).after == 0);
+}
+
+TEST_CASE("a path that does not exist says so", "[daemon][routes]") {
+    const auto target = GENERATE(
+        "/", "/v2/vms", "/v1", "/v1/nothing", "/v1/vms/a/b", "/v1/runs/a/b", "/v1/vms/a/check/c"
+    );
+    INFO(target);
+    CHECK(problem_of("GET", target) == "no_such_path");
+}
+
+TEST_CASE("a target that is not understood is a bad request", "[daemon][routes]") {
+    const auto target = GENERATE(
+        "",
+        "*",
+        "http://x/v1/vms",
+        "/v1/vms/%zz",
+        "/v1/vms/%4",
+        "/v1/vms/%2e%2e",
+        "/v1/vms/a%2fb",
+        "/v1/vms/",
+        "/v1/vms/a/check",
+        "/v1/vms/a/check?to=",
+        "/v1/runs/a/events?after=x"
+    );
+    INFO(target);
+    CHECK(problem_of("GET", target) == "bad_request");
+}
+
+TEST_CASE("a method that a path does not take is named", "[daemon][routes]") {
+    CHECK(problem_of("POST", "/v1/vms") == "method_not_allowed");
+    CHECK(problem_of("DELETE", "/v1/runs/r1") == "method_not_allowed");
+    CHECK(problem_of("PUT", "/v1/runs") == "method_not_allowed");
+}
