@@ -43,6 +43,15 @@ std::string upgrade_id_of(const std::string& run, std::size_t index) {
     return run + "." + std::to_string(index);
 }
 
+/// True for what upgrade_id_of() makes: nobody else's upgrade is ours to undo.
+bool is_our_upgrade_id(std::string_view id) {
+    const auto is_hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    return id.size() > 10 && id[0] == 'r' && id[9] == '.' &&
+           std::all_of(id.begin() + 1, id.begin() + 9, is_hex) &&
+           std::all_of(id.begin() + 10, id.end(), is_digit);
+}
+
 awaitable<UpgradeReport> upgrade_on_strand(
     Strand strand, QmpVmPortConfig port_config, std::shared_ptr<upgrade::SlotGate::Turn> turn,
     upgrade::UpgradeRequest request, upgrade::UpgradeObserver observer
@@ -435,6 +444,21 @@ void UpgradeRuns::start_vms(
     (void)request;
 }
 
+/// Ends an upgrade of ours that nobody works on: a command of a daemon that was killed can take
+/// effect after the next daemon has looked. Left alone it would end with its lease.
+awaitable<void> UpgradeRuns::end_stray(VmHandle vm, std::string folder) {
+    const upgrade::UpgradeId id(vm.unfinished);
+    log().info("{}: ends its unfinished upgrade {} first", vm.name, vm.unfinished);
+    QmpVmPortConfig port{.main_socket = "", .control_dir = std::move(folder), .upgrade = id};
+    upgrade::RecoveryRequest request;
+    request.vm = upgrade::VmId(vm.name);
+    request.upgrade = id;
+    request.config = runner_config();
+    auto work = recover_on_strand(vm.strand, std::move(port), std::move(request), {});
+    const UpgradeReport report = co_await on_executor(vm.strand, std::move(work));
+    log().info("{}: its unfinished upgrade is {}", vm.name, upgrade::to_string(report.phase));
+}
+
 awaitable<void> UpgradeRuns::run_vm(
     RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked,
     std::shared_ptr<upgrade::SlotGate::Turn> turn
@@ -454,6 +478,9 @@ awaitable<void> UpgradeRuns::run_vm(
         );
         co_await end_vm(run, index, std::move(refused));
         co_return;
+    }
+    if (is_our_upgrade_id(vm.unfinished)) {
+        co_await end_stray(vm, *folder);
     }
     const upgrade::UpgradeId id(upgrade_id_of(run->view.id, index));
     QmpVmPortConfig port{.main_socket = vm.socket, .control_dir = *folder, .upgrade = id};

@@ -91,6 +91,7 @@ private:
         RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked,
         std::shared_ptr<upgrade::SlotGate::Turn> turn
     );
+    [[nodiscard]] awaitable<void> end_stray(VmHandle vm, std::string folder);
     void resume_run(RunView record, std::vector<FoundUpgrade>& found);
     [[nodiscard]] awaitable<void>
     look_at_orphan(FoundUpgrade entry, std::shared_ptr<OrphanLooks> looks);

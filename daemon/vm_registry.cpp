@@ -244,11 +244,14 @@ std::optional<VmHandle> VmRegistry::handle_of(std::string_view name) const {
     if (!entry) {
         return std::nullopt;
     }
+    const bool is_in_upgrade = entry->last && entry->last->answers && entry->last->is_patched &&
+                               entry->last->facts.state != upgrade::PairState::none;
     return VmHandle{
         .name = entry->name,
         .socket = entry->socket,
         .strand = entry->strand,
         .uid = entry->last ? entry->last->listener_uid : 0,
+        .unfinished = is_in_upgrade ? entry->last->facts.upgrade.text() : std::string(),
     };
 }
 

@@ -27,6 +27,7 @@ struct VmHandle {
     std::string socket;   ///< its QMP socket
     Strand strand;        ///< where everything about this VM happens
     uid_t uid = 0;        ///< who made the socket: the user that QEMU runs as
+    std::string unfinished; ///< upgrade that QEMU was in when it was asked last; else ""
 };
 
 /// Thread: all members on the daemon's home strand.
