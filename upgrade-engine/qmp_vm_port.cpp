@@ -243,6 +243,12 @@ QmpVmPort::~QmpVmPort() = default;
 awaitable<Observation> QmpVmPort::observe_source(Deadline deadline) {
     const std::shared_ptr<State> state = state_;
     Observation view = co_await state->observe(state->source, deadline);
+    const pid_t known_pid = state->source_pid;
+    if (view.answers() && known_pid != 0 && view.facts.claimed_pid != known_pid) {
+        // Another process answers in its place: the one that we knew is gone.
+        co_await State::drop(state->source);
+        view = make_absent();
+    }
     if (view.answers()) {
         if (const pid_t pid = state->source.client->peer().pid; pid != state->process.pid) {
             const Result<ProcessFacts> process = observe_process(pid);

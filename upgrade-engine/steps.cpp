@@ -85,6 +85,15 @@ Failure make_silent(const Observation& observation, Errc code) {
     return failure;
 }
 
+/// How often a contradiction must show before it is believed.
+constexpr int kMostLooks = 3;
+
+/// Of a look. Never less than one honest look, even when the phase's time is over.
+Deadline look_deadline(const StepContext& context) {
+    return Deadline::in(context.request.config.ask_timeout);
+}
+
+/// Of a command.
 Deadline ask_deadline(const StepContext& context) {
     return earlier(context.deadline, Deadline::in(context.request.config.ask_timeout));
 }
@@ -163,9 +172,8 @@ awaitable<StepResult> forward_preflight(StepContext& context) {
 // -- prepare -----------------------------------------------------------------------------------
 
 awaitable<StepResult> wait_until_prepared(StepContext& context) {
-    std::optional<Failure> silence;
-    while (!context.deadline.is_over()) {
-        const Observation source = co_await context.port.observe_source(ask_deadline(context));
+    while (true) {
+        const Observation source = co_await context.port.observe_source(look_deadline(context));
         if (source.is(PairState::prepared)) {
             co_return ok();
         }
@@ -178,14 +186,15 @@ awaitable<StepResult> wait_until_prepared(StepContext& context) {
         if (source.presence == Presence::absent) {
             co_return unknown(make_explained(Errc::vm_gone));
         }
-        silence = source.answers() ? std::nullopt
-                                   : std::optional(make_silent(source, Errc::not_answering));
+        if (context.deadline.is_over()) {
+            co_return source.answers() ? failed(make_explained(Errc::target_timeout))
+                                       : unknown(make_silent(source, Errc::not_answering));
+        }
         const Result<void> waited = co_await wait_to_look_again(context);
         if (waited.has_error()) {
             co_return from_failure(waited.error(), "prepare");
         }
     }
-    co_return silence ? unknown(*silence) : failed(make_explained(Errc::target_timeout));
 }
 
 PrepareRequest make_prepare_request(const StepContext& context) {
@@ -220,7 +229,7 @@ awaitable<StepResult> renew_lease(StepContext& context) {
     if (renewed.has_value()) {
         co_return ok();
     }
-    const Observation source = co_await context.port.observe_source(ask_deadline(context));
+    const Observation source = co_await context.port.observe_source(look_deadline(context));
     if (source.is(PairState::prepared)) {
         co_return ok(); // the next renewal comes before the lease ends
     }
@@ -292,7 +301,7 @@ awaitable<StepResult> forward_switch_over(StepContext& context) {
     }
     if (switched.error().code == make_error_code(Errc::wrong_state)) {
         // The pair was no longer prepared; it knows why.
-        const Observation source = co_await context.port.observe_source(ask_deadline(context));
+        const Observation source = co_await context.port.observe_source(look_deadline(context));
         if (source.is(PairState::none)) {
             co_return failed(make_given_up(source.facts, Errc::lease_expired));
         }
@@ -517,17 +526,26 @@ awaitable<StepResult> run_step(StepContext& context, Phase phase) {
 }
 
 awaitable<PairView> observe_pair(StepContext& context) {
-    // why: never less than one honest look, even when the phase's time is over.
-    const Deadline deadline = Deadline::in(context.request.config.ask_timeout);
     PairView view;
-    // invariant: the source is asked first; decide() relies on it.
-    view.source = co_await context.port.observe_source(deadline);
-    view.target = co_await context.port.observe_target(deadline);
+    for (int look = 0; look < kMostLooks; ++look) {
+        const Deadline deadline = look_deadline(context);
+        // invariant: the source is asked first; decide() relies on it.
+        view.source = co_await context.port.observe_source(deadline);
+        view.target = co_await context.port.observe_target(deadline);
+        // why: the two looks are not at one instant, so a contradiction must show more than once.
+        if (decide(view.source, view.target).action != Action::needs_operator) {
+            break;
+        }
+        ignore(
+            co_await sleep_until(Deadline::in(context.request.config.poll_interval)),
+            "looks again in any case"
+        );
+    }
     co_return view;
 }
 
 awaitable<Result<Verdict>> judge(StepContext& context) {
-    Observation source = co_await context.port.observe_source(ask_deadline(context));
+    Observation source = co_await context.port.observe_source(look_deadline(context));
     if (!source.answers()) {
         if (source.why && source.why->code == make_error_code(Errc::not_patched)) {
             co_return make_not_patched_verdict();
