@@ -153,7 +153,7 @@ TEST_CASE("what 10.0 removed is said in its words", "[upgrade][argv_plan]") {
     }
 }
 
-TEST_CASE("-singlestep takes -machine accel= along", "[upgrade][argv_plan]") {
+TEST_CASE("single steps take the accelerator of the machine along", "[upgrade][argv_plan]") {
     CHECK(
         planned("qemu -M pc,accel=kvm:tcg -singlestep", kNew) ==
         "q -M pc-i440fx-7.2 -accel kvm -accel tcg,one-insn-per-tb=on"
