@@ -71,8 +71,9 @@ Failure cannot_connect(const std::string& path, int reason) {
     if (reason == EACCES || reason == EPERM) {
         return make_failure(
             Errc::not_permitted,
-            "you may not open " + path + ". Run this as root or as a member of the group that [api] "
-                                         "in qhupd.conf names"
+            "you may not open " + path +
+                ". Run this as root or as a member of the group that [api] "
+                "in qhupd.conf names"
         );
     }
     const std::string why = reason == ENOENT         ? "there is no socket " + path

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// HTTP to the daemon's Unix socket, blocking, one connection per request. Used by the commands only.
+// HTTP to the daemon's Unix socket, blocking, one connection per request. Used by the commands
+// only.
 #pragma once
 
 #include "common/result.hpp"
@@ -55,9 +56,8 @@ public:
     /// @return  the answer; its body is empty if the lines went to the callback (status 200), else
     ///          the problem document
     /// Errors:  as request, and detached
-    Result<Reply> follow(
-        std::string_view target, const std::function<Reading(std::string_view line)>& on_line
-    );
+    Result<Reply>
+    follow(std::string_view target, const std::function<Reading(std::string_view line)>& on_line);
 
 private:
     std::string path_;

@@ -20,7 +20,8 @@ constexpr const char* kExitStatusHelp =
     "  130 detached by Ctrl-C; the run goes on\n";
 
 void add_selection(CLI::App& command, Options& options) {
-    auto* vms = command.add_option("VM", options.vms, "Names of VMs, as 'qhupd-ctl list' shows them");
+    auto* vms =
+        command.add_option("VM", options.vms, "Names of VMs, as 'qhupd-ctl list' shows them");
     auto* all = command.add_flag("--all", options.all, "Every VM");
     vms->excludes(all);
     command.add_option("--to", options.to, "The release, as 'qhupd-ctl releases' shows it")
@@ -51,7 +52,8 @@ void add_commands(CLI::App& app, Options& options) {
     upgrade->add_flag("--yes,-y", options.yes, "Do not ask on a terminal");
     upgrade->add_flag("--dry-run", options.dry_run, "Check everything, touch nothing");
     add("releases", "Binaries that VMs can be upgraded to", Command::releases);
-    CLI::App* status = add("status", "Runs, or one run; follows it while it goes on", Command::status);
+    CLI::App* status =
+        add("status", "Runs, or one run; follows it while it goes on", Command::status);
     status->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it");
     status->add_flag("--once", options.once, "Say how it stands and do not follow it");
     add("version", "Versions of this program and of the daemon", Command::version);

@@ -18,16 +18,16 @@ enum class Command { list, show, check, upgrade, releases, status, version };
 /// What the user wants.
 struct Options {
     std::string socket = "/run/qhupd/api.sock"; ///< of the daemon
-    bool json = false;                     ///< print the daemon's values instead of tables
-    Command command = Command::list;       ///< what to do
-    std::vector<std::string> vms;          ///< names, where the command takes any
-    bool all = false;                      ///< every VM
-    std::string to;                        ///< release name
-    std::optional<std::uint32_t> parallel; ///< VMs in work at once
-    bool yes = false;                      ///< do not ask
-    bool dry_run = false;                  ///< check inside a run, touch nothing
-    std::string run;                       ///< for status; "": list runs
-    bool once = false;                     ///< status: do not follow a run that goes on
+    bool json = false;                          ///< print the daemon's values instead of tables
+    Command command = Command::list;            ///< what to do
+    std::vector<std::string> vms;               ///< names, where the command takes any
+    bool all = false;                           ///< every VM
+    std::string to;                             ///< release name
+    std::optional<std::uint32_t> parallel;      ///< VMs in work at once
+    bool yes = false;                           ///< do not ask
+    bool dry_run = false;                       ///< check inside a run, touch nothing
+    std::string run;                            ///< for status; "": list runs
+    bool once = false;                          ///< status: do not follow a run that goes on
 };
 
 /// The process ends at once with this text: help, version, or what is wrong with the command line.

@@ -28,18 +28,12 @@ ExitStatus status_of_outcome(const daemon::RunVmView& vm) noexcept {
 
 int badness(ExitStatus status) noexcept {
     switch (status) {
-    case ExitStatus::nothing_to_do:
-        return 0;
-    case ExitStatus::ok:
-        return 1;
-    case ExitStatus::refused:
-        return 2;
-    case ExitStatus::rolled_back:
-        return 3;
-    case ExitStatus::failure:
-        return 4;
-    default:
-        return 5;
+    case ExitStatus::nothing_to_do: return 0;
+    case ExitStatus::ok: return 1;
+    case ExitStatus::refused: return 2;
+    case ExitStatus::rolled_back: return 3;
+    case ExitStatus::failure: return 4;
+    default: return 5;
     }
 }
 
@@ -58,9 +52,9 @@ ExitStatus exit_status_of(const std::vector<daemon::CheckView>& checks) noexcept
     if (checks.empty()) {
         return ExitStatus::nothing_to_do;
     }
-    const bool all_can = std::all_of(
-        checks.begin(), checks.end(), [](const auto& check) { return check.can_upgrade; }
-    );
+    const bool all_can = std::all_of(checks.begin(), checks.end(), [](const auto& check) {
+        return check.can_upgrade;
+    });
     return all_can ? ExitStatus::ok : ExitStatus::refused;
 }
 
@@ -70,14 +64,10 @@ ExitStatus exit_status_of(const daemon::Problem& problem) noexcept {
     }
     switch (problem.status) {
     case 401:
-    case 403:
-        return ExitStatus::not_permitted;
-    case 404:
-        return ExitStatus::not_found;
-    case 503:
-        return ExitStatus::unreachable;
-    default:
-        return ExitStatus::failure;
+    case 403: return ExitStatus::not_permitted;
+    case 404: return ExitStatus::not_found;
+    case 503: return ExitStatus::unreachable;
+    default: return ExitStatus::failure;
     }
 }
 

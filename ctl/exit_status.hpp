@@ -10,18 +10,18 @@
 namespace qhup::ctl {
 
 enum class ExitStatus : int {
-    ok = 0,               ///< all selected VMs are on the release
-    failure = 1,          ///< anything that has no status of its own
-    nothing_to_do = 2,    ///< no VM selected, or all were on the release already
-    not_found = 3,        ///< no VM, release or run of that name
-    rolled_back = 4,      ///< some were rolled back; every guest runs
-    needs_operator = 5,   ///< a guest was lost or needs a person
-    refused = 6,          ///< refused before anything was paused
-    usage = 64,           ///< the command line is wrong
-    unreachable = 69,     ///< no daemon answers on the socket
-    not_permitted = 77,   ///< the daemon does not take orders from this user
+    ok = 0,                 ///< all selected VMs are on the release
+    failure = 1,            ///< anything that has no status of its own
+    nothing_to_do = 2,      ///< no VM selected, or all were on the release already
+    not_found = 3,          ///< no VM, release or run of that name
+    rolled_back = 4,        ///< some were rolled back; every guest runs
+    needs_operator = 5,     ///< a guest was lost or needs a person
+    refused = 6,            ///< refused before anything was paused
+    usage = 64,             ///< the command line is wrong
+    unreachable = 69,       ///< no daemon answers on the socket
+    not_permitted = 77,     ///< the daemon does not take orders from this user
     bad_configuration = 78, ///< the daemon refuses its configuration
-    detached = 130,       ///< Ctrl-C: this command went away, the run goes on
+    detached = 130,         ///< Ctrl-C: this command went away, the run goes on
 };
 
 /// What a finished run means. The worst outcome wins: needs operator or lost contact, then rolled

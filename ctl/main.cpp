@@ -36,7 +36,9 @@ int main(int argc, char** argv) {
         }
         return static_cast<int>(run_command(std::get<Options>(parsed)));
     } catch (const std::exception& bug) {
-        tell("qhupd-ctl has a bug; nothing is known about the VMs: " + std::string(bug.what()) + "\n");
+        tell(
+            "qhupd-ctl has a bug; nothing is known about the VMs: " + std::string(bug.what()) + "\n"
+        );
         return static_cast<int>(ExitStatus::failure);
     }
 }

@@ -100,7 +100,8 @@ std::string milliseconds_or_dash(const std::optional<double>& value) {
     return value ? format_milliseconds(*value) : "-";
 }
 
-std::string blocker_lines(const std::vector<daemon::BlockerView>& blockers, std::string_view indent) {
+std::string
+blocker_lines(const std::vector<daemon::BlockerView>& blockers, std::string_view indent) {
     std::string text;
     for (const daemon::BlockerView& blocker : blockers) {
         text += std::string(indent) + or_dash(blocker.id) + ": " + sentence(blocker.reason) + "\n";
@@ -158,8 +159,8 @@ std::string printable(std::string_view text) {
     for (std::size_t i = 0; i < shown.size(); ++i) {
         const auto byte = static_cast<unsigned char>(shown[i]);
         // why: 0xC2 0x80..0x9F are the control characters above ASCII; terminals obey them too.
-        const bool is_high_control = byte == 0xC2 && i + 1 < shown.size() &&
-                                     static_cast<unsigned char>(shown[i + 1]) < 0xA0;
+        const bool is_high_control =
+            byte == 0xC2 && i + 1 < shown.size() && static_cast<unsigned char>(shown[i + 1]) < 0xA0;
         if (byte == '\n' || byte == '\t') {
             shown[i] = ' ';
         } else if (byte < 0x20 || byte == 0x7F) {
@@ -175,11 +176,9 @@ std::string printable(std::string_view text) {
 std::string format_milliseconds(double milliseconds) {
     std::array<char, 64> buffer{};
     const bool is_short = milliseconds < 1000.0;
-    const int length = is_short
-                           ? std::snprintf(buffer.data(), buffer.size(), "%.1f ms", milliseconds)
-                           : std::snprintf(
-                                 buffer.data(), buffer.size(), "%.2f s", milliseconds / 1000.0
-                             );
+    const int length =
+        is_short ? std::snprintf(buffer.data(), buffer.size(), "%.1f ms", milliseconds)
+                 : std::snprintf(buffer.data(), buffer.size(), "%.2f s", milliseconds / 1000.0);
     return std::string(buffer.data(), static_cast<std::size_t>(std::max(0, length)));
 }
 
@@ -221,7 +220,8 @@ std::string render_vm(const daemon::VmView& vm) {
         {"VM", or_dash(vm.name)},
         {"UUID", or_dash(vm.uuid)},
         {"PID", vm.pid == 0 ? "-" : std::to_string(vm.pid)},
-        {"QEMU", or_dash(vm.version) + (vm.package.empty() ? "" : " (" + printable(vm.package) + ")")},
+        {"QEMU",
+         or_dash(vm.version) + (vm.package.empty() ? "" : " (" + printable(vm.package) + ")")},
         {"Build", or_dash(vm.build_id)},
         {"Machine", or_dash(vm.machine)},
         {"RAM", size_text(vm.ram_bytes)},
@@ -244,7 +244,8 @@ std::string render_checks(const std::vector<daemon::CheckView>& checks) {
     for (const daemon::CheckView& check : checks) {
         text += or_dash(check.vm) + ": ";
         if (check.can_upgrade) {
-            text += "can be upgraded from " + or_dash(check.from) + " to " + or_dash(check.to) + ".\n";
+            text +=
+                "can be upgraded from " + or_dash(check.from) + " to " + or_dash(check.to) + ".\n";
             continue;
         }
         text += "cannot be upgraded to " + or_dash(check.to);
@@ -257,7 +258,8 @@ std::string render_checks(const std::vector<daemon::CheckView>& checks) {
 
 std::string render_releases(const std::vector<daemon::ReleaseView>& releases) {
     if (releases.empty()) {
-        return "No release is configured. Put NAME.toml with binary = \"/path/to/qemu-system-…\" into "
+        return "No release is configured. Put NAME.toml with binary = \"/path/to/qemu-system-…\" "
+               "into "
                "the folder that releases_dir in qhupd.conf names.\n";
     }
     std::vector<Row> rows{{"RELEASE", "USABLE", "BINARY", "DESCRIPTION"}};

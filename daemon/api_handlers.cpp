@@ -43,9 +43,8 @@ ApiReply make_reply(const Problem& problem) {
 awaitable<ApiReply> ApiHandlers::handle(ApiRequest request) {
     Route route = find_route(request.method, request.target);
     // why: std::visit would make a coroutine inside an expression; one call per kind is plain.
-    auto reply = std::visit(
-        [this, &request](auto& one) { return answer(std::move(one), request); }, route
-    );
+    auto reply =
+        std::visit([this, &request](auto& one) { return answer(std::move(one), request); }, route);
     co_return co_await std::move(reply);
 }
 
@@ -99,7 +98,8 @@ awaitable<ApiReply> ApiHandlers::answer(PostRun /*route*/, const ApiRequest& req
     auto parsed = parse_run_request(request.body);
     if (parsed.has_error()) {
         co_return make_reply(make_problem(
-            ProblemCode::bad_request, "The request is not understood: " + parsed.error().message + "."
+            ProblemCode::bad_request,
+            "The request is not understood: " + parsed.error().message + "."
         ));
     }
     auto started = co_await runs_.start(std::move(*parsed), request.uid);

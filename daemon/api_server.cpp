@@ -40,7 +40,8 @@ using Stream = beast::basic_stream<Protocol, asio::any_io_executor>;
 using Parser = http::request_parser<http::string_body>;
 
 constexpr std::uint32_t kMaxHeaderBytes = 16U * 1024U;
-constexpr std::uint64_t kMaxBodyBytes = 2U << 20U; // 10,000 names of 128 characters and their commas
+constexpr std::uint64_t kMaxBodyBytes = 2U
+                                        << 20U; // 10,000 names of 128 characters and their commas
 constexpr std::size_t kMaxBufferBytes = 64U * 1024U;
 constexpr int kMaxRequestsOfConnection = 1000;
 constexpr std::chrono::seconds kWriteTime{10};
@@ -75,8 +76,10 @@ Result<std::optional<gid_t>> find_group(const std::string& name) {
     if (error != 0 || found == nullptr) {
         return make_failure(
             Errc::invalid_argument,
-            "there is no group '" + name + "', which [api] group in qhupd.conf names. Make it with "
-            "'groupadd --system " + name + "', or set group = \"\""
+            "there is no group '" + name +
+                "', which [api] group in qhupd.conf names. Make it with "
+                "'groupadd --system " +
+                name + "', or set group = \"\""
         );
     }
     return std::optional<gid_t>(found->gr_gid);
@@ -181,8 +184,8 @@ std::optional<Problem> problem_of(const error_code& error) {
 }
 
 Problem not_permitted(const Peer& peer, const Config& config) {
-    const std::string group = config.api.group.empty() ? "" : " or a member of the group '" +
-                                                                  config.api.group + "'";
+    const std::string group =
+        config.api.group.empty() ? "" : " or a member of the group '" + config.api.group + "'";
     return make_problem(
         ProblemCode::not_permitted,
         "The user with uid " + std::to_string(peer.uid) + " may not use qhupd.",
@@ -220,9 +223,9 @@ Result<void> ApiServer::listen() {
     if (error) {
         return make_failure(Errc::system_error, "listening on " + path, error.message());
     }
-    const bool is_set = (!rule_.admin_group ||
-                         ::chown(path.c_str(), uid_t(-1), *rule_.admin_group) == 0) &&
-                        ::chmod(path.c_str(), static_cast<mode_t>(config_.api.mode)) == 0;
+    const bool is_set =
+        (!rule_.admin_group || ::chown(path.c_str(), uid_t(-1), *rule_.admin_group) == 0) &&
+        ::chmod(path.c_str(), static_cast<mode_t>(config_.api.mode)) == 0;
     if (!is_set) {
         return make_system_failure(errno, "giving " + path + " its group and mode");
     }

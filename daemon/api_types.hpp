@@ -27,22 +27,22 @@ struct BlockerView {
 
 /// One VM, as it was when it was asked last.
 struct VmView {
-    std::string name;             ///< unique on this host
-    std::string uuid;             ///< "" if the VM has none
-    std::int64_t pid = 0;         ///< 0: unknown
-    std::string version;          ///< of QEMU; "" while unknown
-    std::string package;          ///< QEMU's package version; "" if none
-    std::string build_id;         ///< of the running binary; "" if unknown
-    std::string machine;          ///< concrete machine type; "" if unknown
-    std::string socket;           ///< the QMP socket that the VM was found by
-    std::string state;            ///< QEMU's run state, or "unreachable"
-    std::string upgrade_state;    ///< state of the hand-over: none, prepared, …; "" if unknown
-    std::uint64_t ram_bytes = 0;  ///< 0: unknown
-    bool reachable = false;       ///< it answered in time
-    bool upgradable = false;      ///< reachable and nothing blocks
-    std::string reason;           ///< why it is unreachable; else ""
-    std::string run;              ///< the run that works on it; else ""
-    std::uint64_t age_ms = 0;     ///< how long ago this was true
+    std::string name;            ///< unique on this host
+    std::string uuid;            ///< "" if the VM has none
+    std::int64_t pid = 0;        ///< 0: unknown
+    std::string version;         ///< of QEMU; "" while unknown
+    std::string package;         ///< QEMU's package version; "" if none
+    std::string build_id;        ///< of the running binary; "" if unknown
+    std::string machine;         ///< concrete machine type; "" if unknown
+    std::string socket;          ///< the QMP socket that the VM was found by
+    std::string state;           ///< QEMU's run state, or "unreachable"
+    std::string upgrade_state;   ///< state of the hand-over: none, prepared, …; "" if unknown
+    std::uint64_t ram_bytes = 0; ///< 0: unknown
+    bool reachable = false;      ///< it answered in time
+    bool upgradable = false;     ///< reachable and nothing blocks
+    std::string reason;          ///< why it is unreachable; else ""
+    std::string run;             ///< the run that works on it; else ""
+    std::uint64_t age_ms = 0;    ///< how long ago this was true
     std::vector<BlockerView> blockers; ///< all of them, not only the first
 };
 
@@ -58,52 +58,52 @@ struct ReleaseView {
 
 /// May this VM go to that release?
 struct CheckView {
-    std::string vm;               ///< its name
-    std::string from;             ///< version it runs
-    std::string to;               ///< release asked about
-    bool can_upgrade = false;     ///< no blocker was found
-    std::string code;             ///< of the first reason against it; else ""
-    std::string message;          ///< that reason as a sentence; else ""
+    std::string vm;                    ///< its name
+    std::string from;                  ///< version it runs
+    std::string to;                    ///< release asked about
+    bool can_upgrade = false;          ///< no blocker was found
+    std::string code;                  ///< of the first reason against it; else ""
+    std::string message;               ///< that reason as a sentence; else ""
     std::vector<BlockerView> blockers; ///< everything against it
 };
 
 /// One VM inside a run.
 struct RunVmView {
-    std::string vm;                    ///< its name
-    std::string phase;                 ///< of the engine's table, see docs/api.md
-    std::uint64_t since_ms = 0;        ///< when the phase was entered, from the start of the run
-    std::string outcome;               ///< "" while it runs; see docs/api.md
-    std::string code;                  ///< stable code of the failure; else ""
-    std::string message;               ///< the failure as a sentence; else ""
-    std::string peer_text;             ///< what QEMU or the kernel said; else ""
-    std::string next_step;             ///< what to do now; else ""
-    std::string from;                  ///< version before
-    std::string to;                    ///< version after, or the release that was wanted
-    std::optional<double> pause_ms;    ///< how long the guest stood still, if it was paused
-    std::optional<double> total_ms;    ///< from the VM's start in the run until its outcome
+    std::string vm;                 ///< its name
+    std::string phase;              ///< of the engine's table, see docs/api.md
+    std::uint64_t since_ms = 0;     ///< when the phase was entered, from the start of the run
+    std::string outcome;            ///< "" while it runs; see docs/api.md
+    std::string code;               ///< stable code of the failure; else ""
+    std::string message;            ///< the failure as a sentence; else ""
+    std::string peer_text;          ///< what QEMU or the kernel said; else ""
+    std::string next_step;          ///< what to do now; else ""
+    std::string from;               ///< version before
+    std::string to;                 ///< version after, or the release that was wanted
+    std::optional<double> pause_ms; ///< how long the guest stood still, if it was paused
+    std::optional<double> total_ms; ///< from the VM's start in the run until its outcome
     std::map<std::string, std::int64_t> timings_ns; ///< each part of the switch, by its QMP name
-    std::vector<BlockerView> blockers; ///< why it was refused
+    std::vector<BlockerView> blockers;              ///< why it was refused
 };
 
 /// One upgrade of one or more VMs, or what recovery did after a start.
 struct RunView {
-    std::string id;               ///< names the run in paths
-    std::string kind;             ///< "upgrade" or "recovery"
-    std::string state;            ///< "running" or "finished"
-    std::string to;               ///< the release; "" for recovery
-    std::uint32_t parallel = 0;   ///< how many VMs were in work at once, at most
-    bool dry_run = false;         ///< preflight only, nothing is touched
+    std::string id;                    ///< names the run in paths
+    std::string kind;                  ///< "upgrade" or "recovery"
+    std::string state;                 ///< "running" or "finished"
+    std::string to;                    ///< the release; "" for recovery
+    std::uint32_t parallel = 0;        ///< how many VMs were in work at once, at most
+    bool dry_run = false;              ///< preflight only, nothing is touched
     std::int64_t started_unix_ms = 0;  ///< wall clock
     std::int64_t finished_unix_ms = 0; ///< wall clock; 0 while it runs
-    std::int64_t by_uid = 0;      ///< who asked
-    std::vector<RunVmView> vms;   ///< in the order of work
+    std::int64_t by_uid = 0;           ///< who asked
+    std::vector<RunVmView> vms;        ///< in the order of work
 };
 
 /// One line of the event stream of a run.
 struct RunEvent {
-    std::uint64_t sequence = 0;    ///< "seq": from 1, without gaps
-    std::optional<RunVmView> vm;   ///< this VM changed
-    std::optional<RunView> run;    ///< the run ended so; always the last event
+    std::uint64_t sequence = 0;  ///< "seq": from 1, without gaps
+    std::optional<RunVmView> vm; ///< this VM changed
+    std::optional<RunView> run;  ///< the run ended so; always the last event
 };
 
 /// The body of POST /v1/runs.
@@ -126,10 +126,10 @@ struct Problem {
 
 /// What GET /v1/version says.
 struct VersionView {
-    std::string version;     ///< of the daemon
-    int api = 1;             ///< number of this API
-    std::int64_t pid = 0;    ///< of the daemon
-    std::string status;      ///< "ready", "recovering" or "stopping"
+    std::string version;  ///< of the daemon
+    int api = 1;          ///< number of this API
+    std::int64_t pid = 0; ///< of the daemon
+    std::string status;   ///< "ready", "recovering" or "stopping"
 };
 
 nlohmann::json to_json(const BlockerView& value);

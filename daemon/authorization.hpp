@@ -12,16 +12,16 @@ namespace qhup::daemon {
 
 /// What SO_PEERCRED and SO_PEERGROUPS say.
 struct Peer {
-    std::int64_t pid = 0;                  ///< for the log only: it may be gone already
-    std::uint32_t uid = 0;                 ///< of the process that connected
-    std::uint32_t gid = 0;                 ///< its primary group
-    std::vector<std::uint32_t> groups;     ///< its supplementary groups
+    std::int64_t pid = 0;              ///< for the log only: it may be gone already
+    std::uint32_t uid = 0;             ///< of the process that connected
+    std::uint32_t gid = 0;             ///< its primary group
+    std::vector<std::uint32_t> groups; ///< its supplementary groups
 };
 
 /// Who may act.
 struct AccessRule {
-    std::uint32_t daemon_uid = 0;              ///< the daemon's own user may
-    std::optional<std::uint32_t> admin_group;  ///< members may; none if not configured or unknown
+    std::uint32_t daemon_uid = 0;             ///< the daemon's own user may
+    std::optional<std::uint32_t> admin_group; ///< members may; none if not configured or unknown
 };
 
 /// True for root, the daemon's own user and members of the group. There is one level: who may

@@ -59,8 +59,7 @@ Setter set_number(std::uint32_t& target, std::uint32_t least, std::uint32_t most
     return [&target, least, most](const toml::node& node) -> std::optional<std::string> {
         const auto value = node.is_integer() ? node.value<std::int64_t>() : std::nullopt;
         if (!value || *value < least || *value > most) {
-            return "must be a number from " + std::to_string(least) + " to " +
-                   std::to_string(most);
+            return "must be a number from " + std::to_string(least) + " to " + std::to_string(most);
         }
         target = static_cast<std::uint32_t>(*value);
         return std::nullopt;
@@ -77,10 +76,10 @@ std::string format_duration(milliseconds value) {
 Setter set_duration(milliseconds& target, milliseconds least, milliseconds most) {
     return [&target, least, most](const toml::node& node) -> std::optional<std::string> {
         const auto written = node.value<std::string>();
-        const auto value = node.is_string() ? parse_duration(*written)
-                                            : Result<milliseconds>(make_failure(
-                                                  Errc::invalid_argument, "not a duration"
-                                              ));
+        const auto value =
+            node.is_string()
+                ? parse_duration(*written)
+                : Result<milliseconds>(make_failure(Errc::invalid_argument, "not a duration"));
         if (value.has_error() || *value < least || *value > most) {
             return "must be a time from \"" + format_duration(least) + "\" to \"" +
                    format_duration(most) + "\", with its unit and in quotes";
@@ -91,19 +90,19 @@ Setter set_duration(milliseconds& target, milliseconds least, milliseconds most)
 }
 
 Setter set_word(std::string& target, std::vector<std::string> words) {
-    return [&target, words = std::move(words)](const toml::node& node
-           ) -> std::optional<std::string> {
-        const auto value = node.value<std::string>();
-        if (!value || std::find(words.begin(), words.end(), *value) == words.end()) {
-            std::string list;
-            for (const std::string& word : words) {
-                list += (list.empty() ? "\"" : ", \"") + word + "\"";
+    return
+        [&target, words = std::move(words)](const toml::node& node) -> std::optional<std::string> {
+            const auto value = node.value<std::string>();
+            if (!value || std::find(words.begin(), words.end(), *value) == words.end()) {
+                std::string list;
+                for (const std::string& word : words) {
+                    list += (list.empty() ? "\"" : ", \"") + word + "\"";
+                }
+                return "must be one of " + list;
             }
-            return "must be one of " + list;
-        }
-        target = *value;
-        return std::nullopt;
-    };
+            target = *value;
+            return std::nullopt;
+        };
 }
 
 Setter set_mode(std::uint32_t& target) {
@@ -168,9 +167,7 @@ std::optional<Failure> read_table(
             );
         }
         if (const auto wish = key->set(node)) {
-            return bad_config(
-                file, node.source(), "'" + std::string(given) + "' " + *wish + "."
-            );
+            return bad_config(file, node.source(), "'" + std::string(given) + "' " + *wish + ".");
         }
     }
     return std::nullopt;
@@ -223,8 +220,7 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
     keys.push_back(section(
         file,
         "discovery",
-        {{"qmp", set_globs(discovery.qmp)},
-         {"interval", set_duration(discovery.interval, 1s, 1h)}},
+        {{"qmp", set_globs(discovery.qmp)}, {"interval", set_duration(discovery.interval, 1s, 1h)}},
         first
     ));
     keys.push_back(section(

@@ -18,17 +18,17 @@ namespace qhup::daemon {
 /// Everything that an operator can set. The defaults are those of an empty file.
 struct Config {
     // --- top level
-    std::string control_dir = "/run/qhupd/vms";          ///< a folder per VM for its control sockets
-    std::string releases_dir = "/etc/qhupd/releases.d";  ///< drop-ins *.toml, one per release
-    std::string state_dir = "/var/lib/qhupd";            ///< what outlives the daemon
-    std::uint32_t parallel = 4;   ///< VMs in work at once, 1 to 1024
-    std::uint32_t pause_slots = 0; ///< guests paused at once; 0: one per two cores, at least one
+    std::string control_dir = "/run/qhupd/vms";         ///< a folder per VM for its control sockets
+    std::string releases_dir = "/etc/qhupd/releases.d"; ///< drop-ins *.toml, one per release
+    std::string state_dir = "/var/lib/qhupd";           ///< what outlives the daemon
+    std::uint32_t parallel = 4;                         ///< VMs in work at once, 1 to 1024
+    std::uint32_t pause_slots = 0;  ///< guests paused at once; 0: one per two cores, at least one
     std::string log_level = "info"; ///< debug, info, warn or error
 
     /// [discovery]: where VMs are found.
     struct Discovery {
         std::vector<std::string> qmp = {"/run/qhup-vm/*/qmp"}; ///< globs of QMP sockets
-        std::chrono::milliseconds interval{10'000}; ///< between two looks; 1 s to 1 h
+        std::chrono::milliseconds interval{10'000};            ///< between two looks; 1 s to 1 h
     } discovery;
 
     /// [api]: the socket that qhupd-ctl talks to.
@@ -47,12 +47,12 @@ struct Config {
 
     /// [deadlines]: how long we wait for others.
     struct Deadlines {
-        std::chrono::milliseconds probe{1'000};   ///< a VM that is only listed; 100 ms to 10 s
-        std::chrono::milliseconds prepare{30'000}; ///< the standby must be up; 1 s to 10 min
-        std::chrono::milliseconds drain{200};     ///< I/O in flight before the pause is given up
+        std::chrono::milliseconds probe{1'000};      ///< a VM that is only listed; 100 ms to 10 s
+        std::chrono::milliseconds prepare{30'000};   ///< the standby must be up; 1 s to 10 min
+        std::chrono::milliseconds drain{200};        ///< I/O in flight before the pause is given up
         std::chrono::milliseconds pause_budget{300}; ///< the longest pause that may happen
-        std::chrono::milliseconds verify{2'000};  ///< the guest is watched on the target
-        std::chrono::milliseconds request{10'000}; ///< a client must have sent its request
+        std::chrono::milliseconds verify{2'000};     ///< the guest is watched on the target
+        std::chrono::milliseconds request{10'000};   ///< a client must have sent its request
     } deadlines;
 };
 

@@ -40,11 +40,17 @@ constexpr int kThreads = 1;
 class Daemon {
 public:
     explicit Daemon(const Config& config)
-        : config_(config), home_(asio::make_strand(context_)), disk_(2), work_(home_),
-          service_(home_), main_(home_), registry_(context_, home_, disk_, work_, config_),
+        : config_(config),
+          home_(asio::make_strand(context_)),
+          disk_(2),
+          work_(home_),
+          service_(home_),
+          main_(home_),
+          registry_(context_, home_, disk_, work_, config_),
           shelf_(config_.releases_dir, disk_),
           runs_(context_, home_, disk_, work_, registry_, shelf_, config_),
-          handlers_(registry_, shelf_, runs_), server_(home_, service_, handlers_, config_),
+          handlers_(registry_, shelf_, runs_),
+          server_(home_, service_, handlers_, config_),
           signals_(home_, SIGTERM, SIGINT) {}
     Daemon(const Daemon&) = delete;
     Daemon& operator=(const Daemon&) = delete;

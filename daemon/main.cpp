@@ -84,7 +84,9 @@ Result<daemon::Config> load_config(const Arguments& arguments) {
     if (!file) {
         return make_failure(Errc::not_found, arguments.config + ": cannot be opened.");
     }
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const std::string text(
+        (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
+    );
     return daemon::parse_config(text, arguments.config);
 }
 

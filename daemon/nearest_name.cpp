@@ -47,8 +47,8 @@ nearest_name(std::string_view given, const std::vector<std::string>& candidates)
         const std::size_t distance = edit_distance(given, candidate);
         const std::size_t allowed =
             std::max<std::size_t>(1, std::max(given.size(), candidate.size()) / 3);
-        const bool is_closer = !best || distance < best_distance ||
-                               (distance == best_distance && candidate < *best);
+        const bool is_closer =
+            !best || distance < best_distance || (distance == best_distance && candidate < *best);
         if (distance <= allowed && is_closer) {
             best = candidate;
             best_distance = distance;

@@ -53,8 +53,7 @@ awaitable<VmProbe> ask(qmp::Client& client, Deadline deadline) {
 
 } // namespace
 
-awaitable<VmProbe>
-probe_vm(Strand strand, std::string socket, std::chrono::milliseconds patience) {
+awaitable<VmProbe> probe_vm(Strand strand, std::string socket, std::chrono::milliseconds patience) {
     const Deadline deadline = Deadline::in(patience);
     qmp::ConnectOptions options;
     // why: a little less than the whole patience, so that the more telling error comes first.

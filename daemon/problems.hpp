@@ -32,11 +32,21 @@ enum class ProblemCode : std::uint8_t {
 };
 
 inline constexpr std::array kAllProblemCodes{
-    ProblemCode::bad_request,       ProblemCode::not_permitted,     ProblemCode::no_such_path,
-    ProblemCode::vm_not_found,      ProblemCode::release_not_found, ProblemCode::run_not_found,
-    ProblemCode::method_not_allowed, ProblemCode::request_too_slow, ProblemCode::vm_busy,
-    ProblemCode::too_large,         ProblemCode::release_unusable,  ProblemCode::vm_unreachable,
-    ProblemCode::too_many_runs,     ProblemCode::internal_error,    ProblemCode::stopping,
+    ProblemCode::bad_request,
+    ProblemCode::not_permitted,
+    ProblemCode::no_such_path,
+    ProblemCode::vm_not_found,
+    ProblemCode::release_not_found,
+    ProblemCode::run_not_found,
+    ProblemCode::method_not_allowed,
+    ProblemCode::request_too_slow,
+    ProblemCode::vm_busy,
+    ProblemCode::too_large,
+    ProblemCode::release_unusable,
+    ProblemCode::vm_unreachable,
+    ProblemCode::too_many_runs,
+    ProblemCode::internal_error,
+    ProblemCode::stopping,
 };
 
 /// The stable word of the code.

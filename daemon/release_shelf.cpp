@@ -64,7 +64,9 @@ Result<Release> read_drop_in(const fs::path& path) {
     if (error || !file || size > kMaxDropInBytes) {
         return make_failure(Errc::release_invalid, path.string() + " cannot be read");
     }
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const std::string text(
+        (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
+    );
     return with_context(upgrade::parse_release(text, path.stem().string()), path.string());
 }
 

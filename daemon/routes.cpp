@@ -91,7 +91,9 @@ Route make_run_events(std::string id, const std::map<std::string, std::string>& 
         const auto parsed =
             std::from_chars(digits.data(), digits.data() + digits.size(), route.after);
         if (parsed.ec != std::errc{} || parsed.ptr != digits.data() + digits.size()) {
-            return make_problem(ProblemCode::bad_request, "'after' must be the number of an event.");
+            return make_problem(
+                ProblemCode::bad_request, "'after' must be the number of an event."
+            );
         }
     }
     return route;
@@ -134,9 +136,8 @@ Route find_named(
 Route find_route(std::string_view method, std::string_view target) {
     const auto mark = target.find('?');
     const auto parts = split_path(target.substr(0, mark));
-    const auto query = split_query(
-        mark == std::string_view::npos ? std::string_view() : target.substr(mark + 1)
-    );
+    const auto query =
+        split_query(mark == std::string_view::npos ? std::string_view() : target.substr(mark + 1));
     if (!parts || !query) {
         return bad_target();
     }

@@ -35,8 +35,17 @@ struct GetRunEvents {
 };
 
 using Route = std::variant<
-    GetHealth, GetVersion, GetVms, GetVm, GetCheck, GetReleases, PostRun, GetRuns, GetRun,
-    GetRunEvents, Problem>;
+    GetHealth,
+    GetVersion,
+    GetVms,
+    GetVm,
+    GetCheck,
+    GetReleases,
+    PostRun,
+    GetRuns,
+    GetRun,
+    GetRunEvents,
+    Problem>;
 
 /// The call, or the problem to answer with: no_such_path, method_not_allowed, bad_request.
 Route find_route(std::string_view method, std::string_view target);

@@ -31,7 +31,9 @@ Result<RunView> read_record(const fs::path& path) {
     if (error || !file || size > kMaxRecordBytes) {
         return make_failure(Errc::system_error, "reading " + path.string());
     }
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const std::string text(
+        (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
+    );
     const auto parsed = parse_json(text);
     if (parsed.has_error()) {
         return with_context(parsed.error(), "reading " + path.string());

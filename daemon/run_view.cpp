@@ -20,8 +20,8 @@ std::string outcome_of(const upgrade::UpgradeReport& report, bool is_dry_run) {
     if (report.is_nothing_to_do) {
         return "unchanged";
     }
-    const bool is_checked = is_dry_run && report.phase == Phase::refused && !report.failure &&
-                            report.blockers.empty();
+    const bool is_checked =
+        is_dry_run && report.phase == Phase::refused && !report.failure && report.blockers.empty();
     return is_checked ? "checked" : std::string(upgrade::to_string(report.phase));
 }
 
@@ -42,28 +42,25 @@ std::string next_step_of(const upgrade::UpgradeReport& report) {
 
 /// The mark that ends the time that counts: when the guest ran on the target, else the last one.
 std::chrono::steady_clock::time_point end_of(const upgrade::UpgradeReport& report) {
-    const auto verify = std::find_if(
-        report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
+    const auto verify =
+        std::find_if(report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
             return mark.phase == Phase::verify;
-        }
-    );
-    return report.phase == Phase::upgraded && verify != report.marks.end()
-               ? verify->at
-               : report.marks.back().at;
+        });
+    return report.phase == Phase::upgraded && verify != report.marks.end() ? verify->at
+                                                                           : report.marks.back().at;
 }
 
-/// When work began: the first mark after waiting in the queue. A recovery has no such mark: the work
-/// began before the daemon did, and the start of the run is the best that is known.
+/// When work began: the first mark after waiting in the queue. A recovery has no such mark: the
+/// work began before the daemon did, and the start of the run is the best that is known.
 std::chrono::steady_clock::time_point
 begin_of(const upgrade::UpgradeReport& report, const RunFacts& run) {
     if (report.marks.front().phase != Phase::queued) {
         return run.started;
     }
-    const auto first = std::find_if(
-        report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
+    const auto first =
+        std::find_if(report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
             return mark.phase != Phase::queued;
-        }
-    );
+        });
     return first == report.marks.end() ? report.marks.back().at : first->at;
 }
 

@@ -13,9 +13,9 @@ namespace qhup::daemon {
 
 /// What is true of the run that the report belongs to.
 struct RunFacts {
-    std::string vm;       ///< name
-    std::string release;  ///< wanted; "" for recovery
-    std::string from;     ///< version that the VM had when the run began; "" if unknown
+    std::string vm;      ///< name
+    std::string release; ///< wanted; "" for recovery
+    std::string from;    ///< version that the VM had when the run began; "" if unknown
     bool is_dry_run = false;
     std::chrono::steady_clock::time_point started; ///< of the run
 };

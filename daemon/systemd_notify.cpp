@@ -31,15 +31,9 @@ Result<void> notify_systemd(std::string_view assignments) {
     const UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     const auto* generic = reinterpret_cast<const sockaddr*>(&address);
     const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-    const ssize_t sent = fd ? ::sendto(
-                                  fd.get(),
-                                  assignments.data(),
-                                  assignments.size(),
-                                  MSG_NOSIGNAL,
-                                  generic,
-                                  size
-                              )
-                            : -1;
+    const ssize_t sent =
+        fd ? ::sendto(fd.get(), assignments.data(), assignments.size(), MSG_NOSIGNAL, generic, size)
+           : -1;
     if (sent < 0) {
         return make_system_failure(errno, "telling systemd how the service stands");
     }

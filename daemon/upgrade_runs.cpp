@@ -53,8 +53,11 @@ bool is_our_upgrade_id(std::string_view id) {
 }
 
 awaitable<UpgradeReport> upgrade_on_strand(
-    Strand strand, QmpVmPortConfig port_config, std::shared_ptr<upgrade::SlotGate::Turn> turn,
-    upgrade::UpgradeRequest request, upgrade::UpgradeObserver observer
+    Strand strand,
+    QmpVmPortConfig port_config,
+    std::shared_ptr<upgrade::SlotGate::Turn> turn,
+    upgrade::UpgradeRequest request,
+    upgrade::UpgradeObserver observer
 ) {
     QmpVmPort port(strand, std::move(port_config));
     UpgradeReport report = co_await upgrade::run_upgrade(
@@ -65,7 +68,9 @@ awaitable<UpgradeReport> upgrade_on_strand(
 }
 
 awaitable<UpgradeReport> recover_on_strand(
-    Strand strand, QmpVmPortConfig port_config, upgrade::RecoveryRequest request,
+    Strand strand,
+    QmpVmPortConfig port_config,
+    upgrade::RecoveryRequest request,
     upgrade::UpgradeObserver observer
 ) {
     QmpVmPort port(strand, std::move(port_config));
@@ -143,11 +148,22 @@ struct UpgradeRuns::OrphanLooks {
 };
 
 UpgradeRuns::UpgradeRuns(
-    asio::io_context& context, Strand home, asio::thread_pool& disk, TaskGroup& tasks,
-    VmRegistry& registry, ReleaseShelf& shelf, const Config& config
+    asio::io_context& context,
+    Strand home,
+    asio::thread_pool& disk,
+    TaskGroup& tasks,
+    VmRegistry& registry,
+    ReleaseShelf& shelf,
+    const Config& config
 )
-    : context_(context), home_(std::move(home)), disk_(disk), tasks_(tasks), registry_(registry),
-      shelf_(shelf), config_(config), store_(config.state_dir + "/runs"),
+    : context_(context),
+      home_(std::move(home)),
+      disk_(disk),
+      tasks_(tasks),
+      registry_(registry),
+      shelf_(shelf),
+      config_(config),
+      store_(config.state_dir + "/runs"),
       pause_slots_(pause_slots_for(config, std::thread::hardware_concurrency())),
       gate_(home_, {.prepare_slots = config.parallel, .pause_slots = pause_slots_}) {}
 
@@ -437,9 +453,7 @@ void UpgradeRuns::start_vms(
             continue;
         }
         run->held[i] = name;
-        tasks_.spawn(
-            "upgrade of " + name, run_vm(run, i, *vm, picked, gate_.add_vm(*run->batch))
-        );
+        tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, picked, gate_.add_vm(*run->batch)));
     }
     (void)request;
 }
@@ -460,7 +474,10 @@ awaitable<void> UpgradeRuns::end_stray(VmHandle vm, std::string folder) {
 }
 
 awaitable<void> UpgradeRuns::run_vm(
-    RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked,
+    RunPtr run,
+    std::size_t index,
+    VmHandle vm,
+    ReleaseShelf::Picked picked,
     std::shared_ptr<upgrade::SlotGate::Turn> turn
 ) {
     co_await registry_.wait_quiet(vm.name);
@@ -612,8 +629,7 @@ UpgradeRuns::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrad
     request.vm = upgrade::VmId(run->view.vms[index].vm);
     request.upgrade = id;
     request.config = runner_config();
-    auto work =
-        recover_on_strand(strand, port, std::move(request), make_observer(run, index));
+    auto work = recover_on_strand(strand, port, std::move(request), make_observer(run, index));
     const UpgradeReport report = co_await on_executor(strand, std::move(work));
     RunVmView view = make_run_vm_view(report, run->facts_of(index));
     co_await end_vm(run, index, std::move(view));
@@ -622,7 +638,8 @@ UpgradeRuns::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrad
 /// A run that a daemon before us did not finish goes on under its old name.
 void UpgradeRuns::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
     const RunPtr run = make_run(record.id, record.kind);
-    const auto age = milliseconds(std::max<std::int64_t>(0, unix_ms_now() - record.started_unix_ms));
+    const auto age =
+        milliseconds(std::max<std::int64_t>(0, unix_ms_now() - record.started_unix_ms));
     run->started = std::chrono::steady_clock::now() - age;
     run->view = std::move(record);
     run->held.resize(run->view.vms.size());
@@ -672,8 +689,8 @@ UpgradeRuns::look_at_orphan(FoundUpgrade entry, std::shared_ptr<OrphanLooks> loo
     };
     auto work = look_on_strand(strand, std::move(port), config_.deadlines.probe);
     const FirstLook look = co_await on_executor(strand, std::move(work));
-    const bool is_over = look.action == upgrade::Action::upgraded ||
-                         look.action == upgrade::Action::nothing_to_do;
+    const bool is_over =
+        look.action == upgrade::Action::upgraded || look.action == upgrade::Action::nothing_to_do;
     if (look.action == upgrade::Action::vm_gone) {
         auto cleaning = [entry] {
             remove_control_sockets(entry);

@@ -32,8 +32,13 @@ namespace qhup::daemon {
 class UpgradeRuns {
 public:
     UpgradeRuns(
-        asio::io_context& context, Strand home, asio::thread_pool& disk, TaskGroup& tasks,
-        VmRegistry& registry, ReleaseShelf& shelf, const Config& config
+        asio::io_context& context,
+        Strand home,
+        asio::thread_pool& disk,
+        TaskGroup& tasks,
+        VmRegistry& registry,
+        ReleaseShelf& shelf,
+        const Config& config
     );
     UpgradeRuns(const UpgradeRuns&) = delete;
     UpgradeRuns& operator=(const UpgradeRuns&) = delete;
@@ -53,8 +58,8 @@ public:
 
     /// What followers get: events after that number, or none if nothing came before the deadline.
     struct Progress {
-        bool is_known = true;          ///< there is such a run
-        std::vector<RunEvent> events;  ///< in order; the last one of a run has `run`
+        bool is_known = true;         ///< there is such a run
+        std::vector<RunEvent> events; ///< in order; the last one of a run has `run`
     };
     /// Waits for events of a run.
     /// Cancellation: ends the wait
@@ -88,7 +93,10 @@ private:
     std::vector<std::string> select(const RunRequest& request) const;
     void start_vms(const RunPtr& run, const RunRequest& request, ReleaseShelf::Picked picked);
     [[nodiscard]] awaitable<void> run_vm(
-        RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked,
+        RunPtr run,
+        std::size_t index,
+        VmHandle vm,
+        ReleaseShelf::Picked picked,
         std::shared_ptr<upgrade::SlotGate::Turn> turn
     );
     [[nodiscard]] awaitable<void> end_stray(VmHandle vm, std::string folder);

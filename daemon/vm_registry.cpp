@@ -19,6 +19,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kGrace{150};       // for VMs that did not answer the last time
 constexpr milliseconds kFreshEnough{200}; // an answer so young is not asked for again
 constexpr std::size_t kMaxSockets = 10'000;
+constexpr std::size_t kProbesAtOnce = 64; // in each lane
 
 /// The paths that match, sorted, each once. A pattern that cannot be read matches nothing.
 std::vector<std::string> find_sockets(const std::vector<std::string>& patterns) {
@@ -41,22 +42,29 @@ std::vector<std::string> find_sockets(const std::vector<std::string>& patterns) 
 struct VmRegistry::Entry {
     Entry(std::string path, Strand own) : socket(std::move(path)), strand(std::move(own)) {}
 
-    std::string socket;            ///< path
-    Strand strand;                 ///< of the VM
-    std::string name;              ///< of the VM; "" while it has none
-    std::optional<VmProbe> last;   ///< the last answer
-    Clock::time_point asked;       ///< when it came
-    bool is_probing = false;       ///< a probe is under way
-    bool is_listed = true;         ///< the socket is still there
-    std::string run;               ///< the run that has it
+    std::string socket;                  ///< path
+    Strand strand;                       ///< of the VM
+    std::string name;                    ///< of the VM; "" while it has none
+    std::shared_ptr<const VmProbe> last; ///< the last answer
+    Clock::time_point asked;             ///< when it came
+    bool is_probing = false;             ///< a probe is under way
+    bool is_listed = true;               ///< the socket is still there
+    std::string run;                     ///< the run that has it
 };
 
 VmRegistry::VmRegistry(
-    asio::io_context& context, Strand home, asio::thread_pool& disk, TaskGroup& tasks,
+    asio::io_context& context,
+    Strand home,
+    asio::thread_pool& disk,
+    TaskGroup& tasks,
     const Config& config
 )
-    : context_(context), home_(std::move(home)), disk_(disk), tasks_(tasks),
-      discovery_(config.discovery), probe_deadline_(config.deadlines.probe) {}
+    : context_(context),
+      home_(std::move(home)),
+      disk_(disk),
+      tasks_(tasks),
+      discovery_(config.discovery),
+      probe_deadline_(config.deadlines.probe) {}
 
 VmRegistry::~VmRegistry() = default;
 
@@ -80,6 +88,7 @@ awaitable<void> VmRegistry::rescan() {
 }
 
 void VmRegistry::rename_all() {
+    is_renaming_due_ = false;
     std::vector<ProbedSocket> sockets;
     std::vector<std::shared_ptr<Entry>> order;
     for (const auto& [path, entry] : entries_) {
@@ -106,26 +115,45 @@ void VmRegistry::start_probe(const std::shared_ptr<Entry>& entry) {
         return;
     }
     entry->is_probing = true;
-    tasks_.spawn("probe of " + entry->socket, run_probe(entry));
+    const bool is_silent = entry->last && !entry->last->answers;
+    (is_silent ? silent_ : answering_).waiting.push_back(entry);
+    start_waiting_probes();
 }
 
-awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry) {
-    auto look = probe_vm(entry->strand, entry->socket, probe_deadline_);
-    VmProbe probe = co_await on_executor(entry->strand, std::move(look));
-    const bool answered_before = !entry->last || entry->last->answers;
-    if (!probe.answers && answered_before && probe.why) {
-        log().info("{}: {}", entry->socket, reason_of(*probe.why, entry->socket));
+void VmRegistry::start_waiting_probes() {
+    for (Lane* lane : {&answering_, &silent_}) {
+        while (!lane->waiting.empty() && lane->under_way < kProbesAtOnce) {
+            const auto entry = lane->waiting.front();
+            lane->waiting.pop_front();
+            ++lane->under_way;
+            tasks_.spawn("probe of " + entry->socket, run_probe(entry, lane == &silent_));
+        }
     }
-    if (!probe.answers && entry->last) {
-        // why: a VM that falls silent keeps its name.
-        probe.facts.name = entry->last->facts.name;
+}
+
+awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry, bool is_silent) {
+    if (entry->run.empty()) {
+        auto look = probe_vm(entry->strand, entry->socket, probe_deadline_);
+        VmProbe probe = co_await on_executor(entry->strand, std::move(look));
+        const bool answered_before = !entry->last || entry->last->answers;
+        if (!probe.answers && answered_before && probe.why) {
+            log().info("{}: {}", entry->socket, reason_of(*probe.why, entry->socket));
+        }
+        if (!probe.answers && entry->last) {
+            // why: a VM that falls silent keeps its name.
+            probe.facts.name = entry->last->facts.name;
+        }
+        is_renaming_due_ = is_renaming_due_ || !entry->last ||
+                           entry->last->facts.name != probe.facts.name ||
+                           entry->last->answers != probe.answers;
+        entry->last = std::make_shared<const VmProbe>(std::move(probe));
+        entry->asked = Clock::now();
     }
-    const bool is_renamed = !entry->last || entry->last->facts.name != probe.facts.name ||
-                            entry->last->answers != probe.answers;
-    entry->last = std::move(probe);
-    entry->asked = Clock::now();
     entry->is_probing = false;
-    if (is_renamed) {
+    --(is_silent ? silent_ : answering_).under_way;
+    start_waiting_probes();
+    // why: names are chosen for all VMs together; once, when the last answer of many is here.
+    if (is_renaming_due_ && answering_.under_way == 0) {
         rename_all();
     }
     for (const auto& waiter : waiters_) {
@@ -133,9 +161,8 @@ awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry) {
     }
 }
 
-awaitable<void> VmRegistry::wait_for_probes(
-    std::vector<std::shared_ptr<Entry>> entries, milliseconds patience
-) {
+awaitable<void>
+VmRegistry::wait_for_probes(std::vector<std::shared_ptr<Entry>> entries, milliseconds patience) {
     const auto is_quiet = [&entries] {
         return std::none_of(entries.begin(), entries.end(), [](const auto& entry) {
             return entry->is_probing;
@@ -150,6 +177,9 @@ awaitable<void> VmRegistry::wait_for_probes(
         is_over = waited.has_error();
     }
     waiters_.erase(std::remove(waiters_.begin(), waiters_.end(), waiter), waiters_.end());
+    if (is_renaming_due_) {
+        rename_all();
+    }
 }
 
 awaitable<void> VmRegistry::refresh() {
@@ -157,8 +187,8 @@ awaitable<void> VmRegistry::refresh() {
     std::vector<std::shared_ptr<Entry>> expected;
     std::vector<std::shared_ptr<Entry>> silent;
     for (const auto& [path, entry] : entries_) {
-        const bool is_fresh = entry->last && entry->last->answers &&
-                              Clock::now() - entry->asked < kFreshEnough;
+        const bool is_fresh =
+            entry->last && entry->last->answers && Clock::now() - entry->asked < kFreshEnough;
         if (!is_fresh) {
             start_probe(entry);
             const bool answers = !entry->last || entry->last->answers;
@@ -208,7 +238,7 @@ std::shared_ptr<VmRegistry::Entry> VmRegistry::entry_of(std::string_view name) c
 }
 
 VmView VmRegistry::view_of(const Entry& entry) const {
-    VmView view = make_vm_view(entry.name, entry.socket, entry.last);
+    VmView view = make_vm_view(entry.name, entry.socket, entry.last.get());
     view.run = entry.run;
     view.upgradable = view.upgradable && view.run.empty();
     if (entry.last) {

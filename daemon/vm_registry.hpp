@@ -12,6 +12,8 @@
 #include "daemon/vm_view.hpp"
 
 #include <chrono>
+#include <cstddef>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,10 +25,10 @@ namespace qhup::daemon {
 
 /// What a run needs to know to work on a VM.
 struct VmHandle {
-    std::string name;     ///< of the VM
-    std::string socket;   ///< its QMP socket
-    Strand strand;        ///< where everything about this VM happens
-    uid_t uid = 0;        ///< who made the socket: the user that QEMU runs as
+    std::string name;       ///< of the VM
+    std::string socket;     ///< its QMP socket
+    Strand strand;          ///< where everything about this VM happens
+    uid_t uid = 0;          ///< who made the socket: the user that QEMU runs as
     std::string unfinished; ///< upgrade that QEMU was in when it was asked last; else ""
 };
 
@@ -36,7 +38,10 @@ public:
     /// @param home  the daemon's strand
     /// @param disk  a pool for blocking calls
     VmRegistry(
-        asio::io_context& context, Strand home, asio::thread_pool& disk, TaskGroup& tasks,
+        asio::io_context& context,
+        Strand home,
+        asio::thread_pool& disk,
+        TaskGroup& tasks,
         const Config& config
     );
     VmRegistry(const VmRegistry&) = delete;
@@ -45,8 +50,8 @@ public:
 
     /// Looks for sockets and asks every VM that is in no run, all at once.
     ///
-    /// Returns when all have answered that answered the last time; the others get a short grace, and
-    /// their answers come in later. Never takes longer than the probe deadline and a little.
+    /// Returns when all have answered that answered the last time; the others get a short grace,
+    /// and their answers come in later. Never takes longer than the probe deadline and a little.
     [[nodiscard]] awaitable<void> refresh();
 
     /// Asks one VM again. Returns when it has answered or its deadline is over.
@@ -79,7 +84,8 @@ private:
 
     [[nodiscard]] awaitable<void> rescan();
     void start_probe(const std::shared_ptr<Entry>& entry);
-    [[nodiscard]] awaitable<void> run_probe(std::shared_ptr<Entry> entry);
+    void start_waiting_probes();
+    [[nodiscard]] awaitable<void> run_probe(std::shared_ptr<Entry> entry, bool is_silent);
     [[nodiscard]] awaitable<void> wait_for_probes(
         std::vector<std::shared_ptr<Entry>> entries, std::chrono::milliseconds patience
     );
@@ -96,6 +102,15 @@ private:
     std::map<std::string, std::shared_ptr<Entry>> entries_; // by socket path
     std::map<std::string, std::string> names_;              // VM name to socket path
     std::vector<std::shared_ptr<Notifier>> waiters_;
+
+    /// Probes that may be under way at once, and those that wait for that.
+    struct Lane {
+        std::deque<std::shared_ptr<Entry>> waiting;
+        std::size_t under_way = 0;
+    };
+    Lane answering_; // VMs that answered the last time, and new ones
+    Lane silent_;    // the others: they wait for each other, and for nobody else
+    bool is_renaming_due_ = false;
 };
 
 } // namespace qhup::daemon

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <set>
+#include <tuple>
 #include <utility>
 
 namespace qhup::daemon {
@@ -54,14 +55,15 @@ std::string claimed_name(const ProbedSocket& socket) {
 }
 
 /// Two monitors of one process: made by the same process, and the same words from both.
-bool is_same_process(const ProbedSocket& a, const ProbedSocket& b) {
-    if (!a.last || !b.last || !a.last->answers || !b.last->answers) {
-        return false;
+using ProcessKey = std::tuple<pid_t, pid_t, std::string>;
+
+std::optional<ProcessKey> process_of(const ProbedSocket& socket) {
+    if (!socket.last || !socket.last->answers || socket.last->listener_pid == 0 ||
+        socket.last->facts.claimed_pid == 0) {
+        return std::nullopt;
     }
-    return a.last->listener_pid != 0 && a.last->listener_pid == b.last->listener_pid &&
-           a.last->facts.claimed_pid != 0 &&
-           a.last->facts.claimed_pid == b.last->facts.claimed_pid &&
-           a.last->facts.name == b.last->facts.name;
+    const upgrade::VmFacts& facts = socket.last->facts;
+    return ProcessKey(socket.last->listener_pid, facts.claimed_pid, facts.name);
 }
 
 /// The wish of each socket: what it claims, else the name it had, else its path's.
@@ -113,10 +115,10 @@ std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets) 
     std::vector<std::string> names(sockets.size());
     std::vector<bool> is_second(sockets.size(), false);
     std::map<std::string, std::size_t> owners;
+    std::set<ProcessKey> processes;
     for (std::size_t i = 0; i < sockets.size(); ++i) {
-        for (std::size_t j = 0; j < i && !is_second[i]; ++j) {
-            is_second[i] = !is_second[j] && is_same_process(sockets[i], sockets[j]);
-        }
+        const auto process = process_of(sockets[i]);
+        is_second[i] = process && !processes.insert(*process).second;
         if (is_second[i]) {
             continue;
         }
@@ -178,18 +180,17 @@ std::string reason_of(const Failure& failure, std::string_view socket) {
     return to_text(failure);
 }
 
-VmView make_vm_view(std::string name, std::string socket, const std::optional<VmProbe>& probe) {
+VmView make_vm_view(std::string name, std::string socket, const VmProbe* probe) {
     VmView view;
     view.name = std::move(name);
     view.socket = std::move(socket);
     view.state = "unreachable";
-    if (!probe) {
+    if (probe == nullptr) {
         view.reason = "it was not asked yet";
         return view;
     }
     if (!probe->answers) {
-        view.reason =
-            probe->why ? reason_of(*probe->why, view.socket) : "it does not answer";
+        view.reason = probe->why ? reason_of(*probe->why, view.socket) : "it does not answer";
         return view;
     }
     const upgrade::VmFacts& facts = probe->facts;

@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,20 +18,20 @@ namespace qhup::daemon {
 
 /// What one look at a QMP socket brought.
 struct VmProbe {
-    bool answers = false;              ///< QEMU answered in time; `facts` are valid
-    bool is_patched = false;           ///< it knows query-hot-upgrade; else few facts are known
-    upgrade::VmFacts facts;            ///< what QEMU said
-    pid_t listener_pid = 0;            ///< who made the socket, as the kernel says; 0: unknown
-    uid_t listener_uid = 0;            ///< its user
-    std::optional<Failure> why;        ///< why it did not answer
+    bool answers = false;       ///< QEMU answered in time; `facts` are valid
+    bool is_patched = false;    ///< it knows query-hot-upgrade; else few facts are known
+    upgrade::VmFacts facts;     ///< what QEMU said
+    pid_t listener_pid = 0;     ///< who made the socket, as the kernel says; 0: unknown
+    uid_t listener_uid = 0;     ///< its user
+    std::optional<Failure> why; ///< why it did not answer
 };
 
 /// A socket and what is known of who listens there.
 struct ProbedSocket {
-    std::string path;                  ///< of the QMP socket
-    std::optional<VmProbe> last;       ///< none: never probed
-    std::string name;                  ///< the VM's name so far; "" if it has none yet
-    bool is_in_run = false;            ///< a run works on it: it keeps its name
+    std::string path;                    ///< of the QMP socket
+    std::shared_ptr<const VmProbe> last; ///< none: never probed
+    std::string name;                    ///< the VM's name so far; "" if it has none yet
+    bool is_in_run = false;              ///< a run works on it: it keeps its name
 };
 
 /// A name from the path: the folder's name for ".../vm1/qmp", else the file's without extension.
@@ -39,8 +40,8 @@ std::string name_from_path(std::string_view path);
 /// A name for each socket, in their order: unique, usable as a VM's name, and the same as before
 /// wherever possible.
 ///
-/// A VM has the name that QEMU says. If several claim one name, it goes to the one whose path has it,
-/// else to the one that has it already, and the others are named after their paths: a VM cannot
+/// A VM has the name that QEMU says. If several claim one name, it goes to the one whose path has
+/// it, else to the one that has it already, and the others are named after their paths: a VM cannot
 /// take another one's name away. A socket that is a second monitor of a VM that was named before
 /// gets an empty name and is left out.
 std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets);
@@ -50,7 +51,9 @@ std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets);
 std::string control_folder_of(std::string_view vm_name);
 
 /// What the API says about a VM.
-VmView make_vm_view(std::string name, std::string socket, const std::optional<VmProbe>& probe);
+///
+/// @param probe  null: it was not asked yet
+VmView make_vm_view(std::string name, std::string socket, const VmProbe* probe);
 
 /// Why a VM cannot be reached, as a sentence that says what to do.
 std::string reason_of(const Failure& failure, std::string_view socket);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The commands that only look: list, show, releases, version.
+#include "common/version.hpp"
 #include "ctl/commands/commands.hpp"
 #include "ctl/render.hpp"
-
-#include "common/version.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -33,9 +32,8 @@ show_document(Client& client, const Options& options, const std::string& target,
 }
 
 template <class View>
-std::vector<View> list_from(
-    const nlohmann::json& body, const char* key, View (*from_json)(const nlohmann::json&)
-) {
+std::vector<View>
+list_from(const nlohmann::json& body, const char* key, View (*from_json)(const nlohmann::json&)) {
     std::vector<View> values;
     const auto found = body.find(key);
     if (found != body.end() && found->is_array()) {

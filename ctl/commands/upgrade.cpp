@@ -8,9 +8,9 @@
 
 #include <array>
 #include <cstdio>
-#include <string>
 #include <ctime>
 #include <optional>
+#include <string>
 
 namespace qhup::ctl {
 namespace {
@@ -48,10 +48,10 @@ void tell_how_to_attach(const std::string& run) {
 
 /// How following a stream ended.
 struct Followed {
-    std::optional<daemon::RunView> run;   ///< it finished so
-    std::optional<nlohmann::json> body;   ///< the same as the daemon wrote it
-    std::optional<ExitStatus> status;     ///< it cannot be followed
-    bool is_lost = false;                 ///< the daemon went away
+    std::optional<daemon::RunView> run; ///< it finished so
+    std::optional<nlohmann::json> body; ///< the same as the daemon wrote it
+    std::optional<ExitStatus> status;   ///< it cannot be followed
+    bool is_lost = false;               ///< the daemon went away
 };
 
 Followed follow_once(
@@ -93,8 +93,10 @@ Followed follow_once(
     } else if (reply->status != kOk) {
         followed.status = report(options, *reply);
         if (reply->status == kNotFound) {
-            tell("See 'qhupd-ctl status' for what qhupd found when it started, and 'qhupd-ctl list' "
-                 "for how the VMs are.\n");
+            tell(
+                "See 'qhupd-ctl status' for what qhupd found when it started, and 'qhupd-ctl list' "
+                "for how the VMs are.\n"
+            );
         }
     } else {
         followed.is_lost = !followed.run.has_value();

@@ -4,7 +4,6 @@
 // new qhupd on the same host. The guest must run on exactly one side at every end, and the run must
 // end under its own id with an outcome that is true.
 #include "tests/component/daemon/harness.hpp"
-
 #include "tests/support/catch.hpp"
 
 #include <algorithm>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tests/component/daemon/harness.hpp"
-
 #include "tests/support/catch.hpp"
 
 #include <fstream>

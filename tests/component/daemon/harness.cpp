@@ -113,9 +113,12 @@ void Host::serve() {
 }
 
 void Host::write_config() const {
-    std::ofstream(dir_ / "conf") << "control_dir = \"" << dir_ / "vms" << "\"\n"
-                                 << "releases_dir = \"" << dir_ / "releases" << "\"\n"
-                                 << "state_dir = \"" << dir_ / "state" << "\"\n"
+    std::ofstream(dir_ / "conf") << "control_dir = \"" << dir_ / "vms"
+                                 << "\"\n"
+                                 << "releases_dir = \"" << dir_ / "releases"
+                                 << "\"\n"
+                                 << "state_dir = \"" << dir_ / "state"
+                                 << "\"\n"
                                  << extra_config << "\n[discovery]\nqmp = [\"" << dir_ / "q/*.qmp"
                                  << "\"]\n[api]\nsocket = \"" << api_socket()
                                  << "\"\ngroup = \"\"\n[deadlines]\nverify = \"" << verify
@@ -123,7 +126,9 @@ void Host::write_config() const {
 }
 
 pid_t Host::spawn(
-    const std::string& program, std::vector<std::string> arguments, const std::string& out,
+    const std::string& program,
+    std::vector<std::string> arguments,
+    const std::string& out,
     const std::string& err
 ) {
     arguments.insert(arguments.begin(), program);
@@ -225,9 +230,8 @@ std::string Host::raw_request(const std::string& bytes) const {
         const auto deadline = Clock::now() + kPatience;
         for (;;) {
             pollfd entry{fd, POLLIN, 0};
-            const ssize_t got = ::poll(&entry, 1, 100) > 0
-                                    ? ::recv(fd, buffer.data(), buffer.size(), 0)
-                                    : 1;
+            const ssize_t got =
+                ::poll(&entry, 1, 100) > 0 ? ::recv(fd, buffer.data(), buffer.size(), 0) : 1;
             if (got <= 0 || Clock::now() > deadline) {
                 break;
             }

@@ -70,7 +70,9 @@ public:
 
 private:
     pid_t spawn(
-        const std::string& program, std::vector<std::string> arguments, const std::string& out,
+        const std::string& program,
+        std::vector<std::string> arguments,
+        const std::string& out,
         const std::string& err
     );
     void write_config() const;

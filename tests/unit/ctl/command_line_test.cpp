@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ctl/command_line.hpp"
-
 #include "tests/support/catch.hpp"
 
 using namespace qhup::ctl;
@@ -30,7 +29,8 @@ TEST_CASE("every command is understood", "[ctl][command_line]") {
     const Options check = options_of({"check", "vm1", "vm2", "--to", "deb13"});
     CHECK(check.vms.size() == 2);
     CHECK(check.to == "deb13");
-    const Options upgrade = options_of({"upgrade", "--all", "--to", "deb13", "--parallel", "3", "-y"});
+    const Options upgrade =
+        options_of({"upgrade", "--all", "--to", "deb13", "--parallel", "3", "-y"});
     CHECK(upgrade.all);
     CHECK(upgrade.yes);
     CHECK(upgrade.parallel == 3U);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ctl/render.hpp"
-
 #include "tests/support/catch.hpp"
 
 using namespace qhup;
@@ -8,7 +7,10 @@ using namespace qhup::ctl;
 
 TEST_CASE("nothing that a VM says can drive the terminal", "[ctl][render]") {
     CHECK(printable("a\x1b[2Jb\nc\x7f") == "a?[2Jb c?");
-    CHECK(printable("\xc2\x9b" "31m") == "??31m");
+    CHECK(
+        printable("\xc2\x9b"
+                  "31m") == "??31m"
+    );
     CHECK(printable("gr\xc3\xbc\xc3\x9f") == "gr\xc3\xbc\xc3\x9f");
 }
 

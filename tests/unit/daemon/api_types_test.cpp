@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/api_types.hpp"
-
 #include "tests/support/catch.hpp"
 
 #include <nlohmann/json.hpp>

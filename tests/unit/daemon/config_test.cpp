@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/config.hpp"
-
 #include "tests/support/catch.hpp"
 
 #include <fstream>
@@ -28,7 +27,9 @@ TEST_CASE("an empty file is the default configuration", "[daemon][config]") {
 
 TEST_CASE("every key of the example file has its default value", "[daemon][config]") {
     std::ifstream file(QHUP_SOURCE_DIR "/systemd/qhupd.conf");
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const std::string text(
+        (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
+    );
     const auto config = parse_config(text, "qhupd.conf");
     INFO((config.has_error() ? config.error().message : ""));
     REQUIRE(config.has_value());

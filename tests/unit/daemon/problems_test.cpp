@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/problems.hpp"
-#include "upgrade-engine/errors.hpp"
-
 #include "tests/support/catch.hpp"
+#include "upgrade-engine/errors.hpp"
 
 #include <fstream>
 #include <iterator>

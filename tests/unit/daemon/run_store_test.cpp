@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/run_store.hpp"
-
 #include "tests/support/catch.hpp"
 #include "tests/support/temp_dir.hpp"
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/run_view.hpp"
-
 #include "tests/support/catch.hpp"
 
 using namespace qhup;
@@ -33,7 +32,9 @@ TEST_CASE("a VM in work has a phase and no outcome", "[daemon][run_view]") {
     CHECK_FALSE(view.total_ms);
 }
 
-TEST_CASE("the total of an upgraded VM ends when the guest runs on the target", "[daemon][run_view]") {
+TEST_CASE(
+    "the total of an upgraded VM ends when the guest runs on the target", "[daemon][run_view]"
+) {
     auto report = report_in(Phase::upgraded);
     report.marks = {
         {Phase::queued, kStart},

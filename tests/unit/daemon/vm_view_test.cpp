@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/vm_view.hpp"
-
 #include "qmp-client/errors.hpp"
 #include "tests/support/catch.hpp"
 
@@ -19,7 +18,11 @@ ProbedSocket socket_of(std::string path, std::string claimed, std::string name =
     probe.facts.name = std::move(claimed);
     probe.facts.claimed_pid = next_pid;
     probe.listener_pid = next_pid++;
-    return {.path = std::move(path), .last = probe, .name = std::move(name), .is_in_run = false};
+    return {
+        .path = std::move(path),
+        .last = std::make_shared<VmProbe>(probe),
+        .name = std::move(name),
+        .is_in_run = false};
 }
 
 } // namespace
@@ -39,7 +42,8 @@ TEST_CASE("a VM has the name that QEMU says", "[daemon][vm_view]") {
 }
 
 TEST_CASE("a claimed name that could leave its folder is not taken", "[daemon][vm_view]") {
-    const auto names = choose_names({socket_of("/q/a.qmp", "../../etc"), socket_of("/q/b.qmp", "")});
+    const auto names =
+        choose_names({socket_of("/q/a.qmp", "../../etc"), socket_of("/q/b.qmp", "")});
     CHECK(names == std::vector<std::string>{"a", "b"});
 }
 
@@ -79,7 +83,11 @@ TEST_CASE("a second monitor of one process is left out", "[daemon][vm_view]") {
 
 TEST_CASE("a VM that falls silent keeps its name", "[daemon][vm_view]") {
     VmProbe silent;
-    const ProbedSocket socket{.path = "/q/a.qmp", .last = silent, .name = "web", .is_in_run = false};
+    const ProbedSocket socket{
+        .path = "/q/a.qmp",
+        .last = std::make_shared<VmProbe>(silent),
+        .name = "web",
+        .is_in_run = false};
     CHECK(choose_names({socket}) == std::vector<std::string>{"web"});
 }
 
@@ -95,26 +103,26 @@ TEST_CASE("a control folder is short enough for a socket's path", "[daemon][vm_v
 TEST_CASE("a VM that does not answer is shown with a reason", "[daemon][vm_view]") {
     VmProbe probe;
     probe.why = make_failure(qmp::Errc::connect_failed, "connecting");
-    const VmView view = make_vm_view("vm1", "/q/a", probe);
+    const VmView view = make_vm_view("vm1", "/q/a", &probe);
     CHECK_FALSE(view.reachable);
     CHECK(view.state == "unreachable");
     CHECK(view.reason.find("nobody listens on /q/a") != std::string::npos);
 }
 
 TEST_CASE("a QEMU without hot upgrade has one blocker", "[daemon][vm_view]") {
-    auto socket = socket_of("/q/a", "web");
-    socket.last->is_patched = false;
-    const VmView view = make_vm_view("web", "/q/a", socket.last);
+    VmProbe probe = *socket_of("/q/a", "web").last;
+    probe.is_patched = false;
+    const VmView view = make_vm_view("web", "/q/a", &probe);
     CHECK(view.reachable);
     CHECK_FALSE(view.upgradable);
     CHECK(view.blockers.size() == 1);
 }
 
 TEST_CASE("a VM with an upgrade that has not ended cannot be upgraded", "[daemon][vm_view]") {
-    auto socket = socket_of("/q/a", "web");
-    CHECK(make_vm_view("web", "/q/a", socket.last).upgradable);
-    socket.last->facts.state = upgrade::PairState::prepared;
-    const VmView view = make_vm_view("web", "/q/a", socket.last);
+    VmProbe probe = *socket_of("/q/a", "web").last;
+    CHECK(make_vm_view("web", "/q/a", &probe).upgradable);
+    probe.facts.state = upgrade::PairState::prepared;
+    const VmView view = make_vm_view("web", "/q/a", &probe);
     CHECK_FALSE(view.upgradable);
     CHECK(view.blockers.size() == 1);
 }
