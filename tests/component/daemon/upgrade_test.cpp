@@ -169,7 +169,8 @@ TEST_CASE("thirty VMs are upgraded in one run", "[daemon][upgrade]") {
     REQUIRE(host.start_daemon());
     const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
     CHECK(ran.status == 0);
-    for (const json& vm : json::parse(ran.out).at("vms")) {
+    const json run = json::parse(ran.out);
+    for (const json& vm : run.at("vms")) {
         CHECK(vm.at("outcome") == "upgraded");
     }
 }
