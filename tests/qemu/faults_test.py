@@ -45,7 +45,6 @@ SOURCE_HAS_ALL = {
     "source.drain.done",
     "source.inactivated",
     "source.save.begin",
-    "source.save.done",
 }
 # Points of the single steps and of the way back, which a switch that succeeds does not pass.
 NOT_IN_A_SWITCH = {"source.loaded", "source.takeover.sent", "target.loaded"}
@@ -232,6 +231,17 @@ class Dearest(QemuTest):
                 wait_for(lambda: not vm.processes(), 5, f"all processes end: {vm.processes()}")
                 # its folder may keep the dead source's socket file, as a killed process cannot remove it
                 self.assertLessEqual(len(sockets_in(vm.folder / "control")), 1)
+
+    def test_source_that_dies_with_the_state_complete_but_not_handed_over_is_replaced_by_the_target(self):
+        with self.cheap() as vm:
+            vm.serial.expect_end()  # who was connected must connect again: connections are handed over last
+            self.source_dies(vm, "source.save.done", "kill")
+            reap(vm.process.pid)
+            vm.base = "10.0"
+            wait_for(lambda: vm.processes() and vm.process.pid not in vm.processes(), 5, "the target remains")
+            vm.reconnect_qmp()
+            self.assertEqual(vm.qmp.execute("query-status")["status"], "running")
+            assert_runs_on_one(vm)
 
     def source_dies(self, vm, point, action):
         with Upgrade(vm, find_qemu("10.0"), faults=[(point, action)]) as upgrade:
