@@ -122,9 +122,7 @@ class GuestMoves(QemuTest):
 
         def move(vm):
             try:
-                # eight emulated guests on two cores: what is tested is independence, not speed
-                patient = {"drain_deadline": 2000, "budget": 5000, "frozen_lease": 8000}
-                pauses.append(self.upgrade(vm, "10.0", switch=patient))
+                pauses.append(self.upgrade(vm, "10.0"))
             except Exception as error:  # noqa: BLE001 - reported below
                 failures.append(f"{vm.folder}: {error}")
 
