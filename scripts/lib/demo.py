@@ -87,8 +87,9 @@ class Demo:
             vm.wait_ready(180)
             disk = f"{vm.disk.format} on {vm.disk.bus}"
             line(f"  {vm.name:9} {vm.machine_type}, {vm.vcpus} vCPU, {vm.memory_mib} MiB, {disk}, tap {vm.tap.name}")
-        line(f"  booted in {time.monotonic() - started:.0f} s. Each counts on its serial port, fills and checks its RAM, and")
-        line("  writes and checks its disk. A client stays on each serial port; a prober asks each for 500 UDP echos a second.")
+        line(f"  booted in {time.monotonic() - started:.0f} s")
+        line("  Each counts on its serial port, fills and checks its RAM, and writes and checks its disk.")
+        line("  A client stays on each serial port; a prober asks each for 500 UDP echos a second.")
 
     def start_daemon(self, folder, new):
         releases = {"deb13": {"path": str(new), "description": f"QEMU {qemu_version(new)} of Debian 13"}}

@@ -37,8 +37,11 @@ class AtThatMoment(QemuTest):
         """A switch that is slow at `point`, and act(upgrade) meanwhile. Returns True if the guest is on the target."""
         with Upgrade(vm, find_qemu(other(vm.base)), faults=[(point, "slow", SLOW_S)]) as upgrade:
             upgrade.prepare()
-            switch = upgrade.control.send("hot-upgrade-switch")
-            time.sleep(SLOW_S / 3)
+            switch = upgrade.control.send("hot-upgrade-switch", {"budget": 1_000_000_000})
+            if point == "target.running":
+                wait_for(lambda: upgrade.query()["state"] == "ceded", 5, "the target runs the guest")
+            else:
+                time.sleep(SLOW_S / 3)
             act(upgrade)
             try:
                 upgrade.control.wait(switch, 10)
