@@ -84,6 +84,8 @@ constexpr std::array kRows{
         "QEMU's answer does not have the documented form; check that its patches fit this daemon."},
     Row{Errc::rollback_stuck, "rollback_stuck", Severity::needs_operator,
         "The old QEMU cannot take the guest back yet and goes on trying; remove what it waits for."},
+    Row{Errc::guest_lost, "guest_lost", Severity::needs_operator,
+        "The new QEMU ended after the guest had run on it, so the guest is down and cannot go back to the old one; read QEMU's reason and start the VM again."},
 };
 // clang-format on
 

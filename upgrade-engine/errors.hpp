@@ -49,6 +49,7 @@ enum class Errc {
     lost_contact,       ///< nobody answers, and nothing can be said
     unexpected_answer,  ///< QEMU's answer does not have the form of docs/qmp.md
     rollback_stuck,     ///< the source cannot take the guest back
+    guest_lost,         ///< the target ended after the guest had run on it
 };
 
 /// Every code, in the order of the enumeration.
@@ -87,6 +88,7 @@ inline constexpr std::array kAllErrcs{
     Errc::lost_contact,
     Errc::unexpected_answer,
     Errc::rollback_stuck,
+    Errc::guest_lost,
 };
 
 [[nodiscard]] const Category& upgrade_category() noexcept;

@@ -27,6 +27,7 @@ std::string_view to_string(Outcome outcome) noexcept {
     switch (outcome) {
     case Outcome::ok: return "ok";
     case Outcome::failed: return "failed";
+    case Outcome::declined: return "declined";
     case Outcome::unknown: return "unknown";
     }
     return "";

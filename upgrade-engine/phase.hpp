@@ -16,13 +16,14 @@ namespace qhup::upgrade {
 /// what is true.
 ///
 ///     queued ─► preflight ─► prepare ─► await_pause ─► switch_over ─► verify ─► commit ─► upgraded
-///        │          │           │            │              │            │
-///        ▼          ▼           ▼            ▼              ▼            ▼
-///       refused ◄───┴────── discarding ◄─────┘         rolling_back ◄────┘
-///                                                           ▼
-///                                                      rolled_back
+///        │          │           │            │          │        │        │
+///        ▼          ▼           ▼            ▼          ▼        ▼        ▼
+///       refused ◄───┴────── discarding ◄─────┴──────────┘   rolling_back ◄┘
+///                                             declined           ▼
+///                                                           rolled_back
 ///
-/// Not drawn: each phase from discarding on may also end in lost_contact or needs_operator.
+/// Not drawn: prepare goes to refused when it is declined; each phase from discarding on may also
+/// end in lost_contact or needs_operator.
 enum class Phase : std::uint8_t {
     queued,         ///< accepted; nothing was asked of the VM yet
     preflight,      ///< asks the VM and the host whether it can be upgraded; changes nothing
@@ -60,12 +61,14 @@ inline constexpr std::array kAllPhases{
 
 /// How a step ended.
 enum class Outcome : std::uint8_t {
-    ok,      ///< what the step promises is true
-    failed,  ///< it is known not to be true
-    unknown, ///< nobody could say, not even when asked again
+    ok,       ///< what the step promises is true
+    failed,   ///< it is known not to be true
+    declined, ///< it is known not to be true, and the step did not touch the guest either
+    unknown,  ///< nobody could say, not even when asked again
 };
 
-inline constexpr std::array kAllOutcomes{Outcome::ok, Outcome::failed, Outcome::unknown};
+inline constexpr std::array kAllOutcomes{
+    Outcome::ok, Outcome::failed, Outcome::declined, Outcome::unknown};
 
 /// True for the five phases that nothing follows.
 [[nodiscard]] constexpr bool is_terminal(Phase phase) noexcept {

@@ -22,44 +22,55 @@ struct Transition {
 
 // clang-format off
 inline constexpr std::array kTransitions{
-    Transition{Phase::queued,       Outcome::ok,      Phase::preflight},
-    Transition{Phase::queued,       Outcome::failed,  Phase::refused},
-    Transition{Phase::queued,       Outcome::unknown, Phase::refused},
+    Transition{Phase::queued,       Outcome::ok,       Phase::preflight},
+    Transition{Phase::queued,       Outcome::failed,   Phase::refused},
+    Transition{Phase::queued,       Outcome::declined, Phase::refused},
+    Transition{Phase::queued,       Outcome::unknown,  Phase::refused},
 
     // Preflight only asks: whatever happens to the answer, nothing was touched.
-    Transition{Phase::preflight,    Outcome::ok,      Phase::prepare},
-    Transition{Phase::preflight,    Outcome::failed,  Phase::refused},
-    Transition{Phase::preflight,    Outcome::unknown, Phase::refused},
+    Transition{Phase::preflight,    Outcome::ok,       Phase::prepare},
+    Transition{Phase::preflight,    Outcome::failed,   Phase::refused},
+    Transition{Phase::preflight,    Outcome::declined, Phase::refused},
+    Transition{Phase::preflight,    Outcome::unknown,  Phase::refused},
 
-    Transition{Phase::prepare,      Outcome::ok,      Phase::await_pause},
-    Transition{Phase::prepare,      Outcome::failed,  Phase::discarding},
-    Transition{Phase::prepare,      Outcome::unknown, Phase::discarding},
+    // Declined: another upgrade of this VM is in progress. It is not ours to undo.
+    Transition{Phase::prepare,      Outcome::ok,       Phase::await_pause},
+    Transition{Phase::prepare,      Outcome::failed,   Phase::discarding},
+    Transition{Phase::prepare,      Outcome::declined, Phase::refused},
+    Transition{Phase::prepare,      Outcome::unknown,  Phase::discarding},
 
-    Transition{Phase::await_pause,  Outcome::ok,      Phase::switch_over},
-    Transition{Phase::await_pause,  Outcome::failed,  Phase::discarding},
-    Transition{Phase::await_pause,  Outcome::unknown, Phase::discarding},
+    Transition{Phase::await_pause,  Outcome::ok,       Phase::switch_over},
+    Transition{Phase::await_pause,  Outcome::failed,   Phase::discarding},
+    Transition{Phase::await_pause,  Outcome::declined, Phase::discarding},
+    Transition{Phase::await_pause,  Outcome::unknown,  Phase::discarding},
 
     // The pair goes through the pause by itself. When nobody can be asked, to act would be to guess.
-    Transition{Phase::switch_over,  Outcome::ok,      Phase::verify},
-    Transition{Phase::switch_over,  Outcome::failed,  Phase::rolling_back},
-    Transition{Phase::switch_over,  Outcome::unknown, Phase::lost_contact},
+    // Declined: the guest was not even paused, in no try, so the standby is all there is to undo.
+    Transition{Phase::switch_over,  Outcome::ok,       Phase::verify},
+    Transition{Phase::switch_over,  Outcome::failed,   Phase::rolling_back},
+    Transition{Phase::switch_over,  Outcome::declined, Phase::discarding},
+    Transition{Phase::switch_over,  Outcome::unknown,  Phase::lost_contact},
 
-    Transition{Phase::verify,       Outcome::ok,      Phase::commit},
-    Transition{Phase::verify,       Outcome::failed,  Phase::rolling_back},
-    Transition{Phase::verify,       Outcome::unknown, Phase::lost_contact},
+    Transition{Phase::verify,       Outcome::ok,       Phase::commit},
+    Transition{Phase::verify,       Outcome::failed,   Phase::rolling_back},
+    Transition{Phase::verify,       Outcome::declined, Phase::rolling_back},
+    Transition{Phase::verify,       Outcome::unknown,  Phase::lost_contact},
 
     // From here the guest is proven to run on the target: there is no way back, only forward.
-    Transition{Phase::commit,       Outcome::ok,      Phase::upgraded},
-    Transition{Phase::commit,       Outcome::failed,  Phase::needs_operator},
-    Transition{Phase::commit,       Outcome::unknown, Phase::lost_contact},
+    Transition{Phase::commit,       Outcome::ok,       Phase::upgraded},
+    Transition{Phase::commit,       Outcome::failed,   Phase::needs_operator},
+    Transition{Phase::commit,       Outcome::declined, Phase::needs_operator},
+    Transition{Phase::commit,       Outcome::unknown,  Phase::lost_contact},
 
-    Transition{Phase::discarding,   Outcome::ok,      Phase::refused},
-    Transition{Phase::discarding,   Outcome::failed,  Phase::needs_operator},
-    Transition{Phase::discarding,   Outcome::unknown, Phase::lost_contact},
+    Transition{Phase::discarding,   Outcome::ok,       Phase::refused},
+    Transition{Phase::discarding,   Outcome::failed,   Phase::needs_operator},
+    Transition{Phase::discarding,   Outcome::declined, Phase::needs_operator},
+    Transition{Phase::discarding,   Outcome::unknown,  Phase::lost_contact},
 
-    Transition{Phase::rolling_back, Outcome::ok,      Phase::rolled_back},
-    Transition{Phase::rolling_back, Outcome::failed,  Phase::needs_operator},
-    Transition{Phase::rolling_back, Outcome::unknown, Phase::lost_contact},
+    Transition{Phase::rolling_back, Outcome::ok,       Phase::rolled_back},
+    Transition{Phase::rolling_back, Outcome::failed,   Phase::needs_operator},
+    Transition{Phase::rolling_back, Outcome::declined, Phase::needs_operator},
+    Transition{Phase::rolling_back, Outcome::unknown,  Phase::lost_contact},
 };
 // clang-format on
 
@@ -188,6 +199,15 @@ namespace plan_detail {
     return std::all_of(ends.begin(), ends.end(), [](bool end) { return end; });
 }
 
+/// A guest that may have been paused is never said to be refused: only a step that says that it did
+/// not pause it leads from such a phase to where `refused` follows.
+[[nodiscard]] constexpr bool refused_means_never_paused() noexcept {
+    return std::all_of(kTransitions.begin(), kTransitions.end(), [](const Transition& row) {
+        const bool leads_to_refused = row.to == Phase::refused || row.to == Phase::discarding;
+        return !leads_to_refused || !row_of(row.from).vm_paused || row.outcome == Outcome::declined;
+    });
+}
+
 /// The guest may be paused only where it is meant to be, and each such phase has a deadline.
 [[nodiscard]] constexpr bool pauses_are_bounded() noexcept {
     for (const PhaseRow& row : kPhaseRows) {
@@ -205,5 +225,6 @@ static_assert(plan_detail::rows_agree(), "kPhaseRows and kTransitions disagree")
 static_assert(plan_detail::every_phase_is_reachable(), "a phase cannot be reached");
 static_assert(plan_detail::no_cycle(), "an upgrade could go round in circles");
 static_assert(plan_detail::pauses_are_bounded(), "a pause without a deadline");
+static_assert(plan_detail::refused_means_never_paused(), "a paused guest could end in refused");
 
 } // namespace qhup::upgrade

@@ -63,6 +63,23 @@ Failure to_engine(Failure failure) {
     return result;
 }
 
+/// What an error of hot-upgrade-prepare without a code means, from a look right after it.
+///
+/// qemu: docs/qmp.md, Errors: QMP's own monitors cannot carry the code. Nothing but wrong-state
+/// leaves another upgrade in progress, and it leaves no last-error. An older last-error says
+/// nothing about this command: it must be of this upgrade or, as QEMU refuses most before it takes
+/// the id over, have the sentence of the reply.
+Failure explain_refused_prepare(Failure failure, const VmFacts& after, const UpgradeId& upgrade) {
+    if (after.state != PairState::none) {
+        return make_explained(Errc::wrong_state, failure.peer_text);
+    }
+    const std::optional<LastError>& last = after.last_error;
+    if (last && (after.upgrade == upgrade || last->message == failure.peer_text)) {
+        return make_explained(last->code, failure.peer_text);
+    }
+    return failure;
+}
+
 /// Whether nobody listens on this socket. Never waits.
 bool is_nobody_there(const std::string& path) {
     sockaddr_un address{};
@@ -297,10 +314,9 @@ awaitable<Result<void>> QmpVmPort::prepare(PrepareRequest request, Deadline dead
     }
     Failure failure = reply.error();
     if (failure.code == make_error_code(Errc::unknown_qemu_code)) {
-        // qemu: docs/qmp.md, Errors: QMP's own monitors cannot carry the code; last-error has it.
         const Observation after = co_await state->observe(state->main, deadline);
-        if (after.answers() && after.facts.last_error) {
-            failure = make_explained(after.facts.last_error->code, failure.peer_text);
+        if (after.answers()) {
+            failure = explain_refused_prepare(std::move(failure), after.facts, request.upgrade);
         }
     }
     Json closefd = make_closefd(name);

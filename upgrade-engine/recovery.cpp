@@ -71,9 +71,21 @@ Decision decide_prepared_source(TargetView target) {
     return {Action::wait, "The pair is in its switch."};
 }
 
-Decision decide_ceded_source(TargetView target) {
+Decision decide_ceded_source(const VmFacts& source, TargetView target) {
     if (target == TargetView::runs) {
         return {Action::commit, "The guest runs on the new QEMU, and the old one is parked."};
+    }
+    // invariant: a source whose target ends before it ran the guest does not stay ceded.
+    const std::optional<LastError>& last = source.last_error;
+    if (target == TargetView::absent && last && last->code == Errc::target_died) {
+        if (last->exit_status == 0) {
+            return {
+                Action::guest_ended,
+                "The guest ran on the new QEMU, which has ended by itself; the old one is parked."};
+        }
+        return {
+            Action::guest_lost,
+            "The guest ran on the new QEMU, which has died; the old one is parked."};
     }
     return {
         Action::wait,
@@ -125,6 +137,8 @@ std::string_view to_string(Action action) noexcept {
     case Action::roll_back: return "roll_back";
     case Action::commit: return "commit";
     case Action::upgraded: return "upgraded";
+    case Action::guest_ended: return "guest_ended";
+    case Action::guest_lost: return "guest_lost";
     case Action::wait: return "wait";
     case Action::lost_contact: return "lost_contact";
     case Action::vm_gone: return "vm_gone";
@@ -152,7 +166,7 @@ Decision decide(const Observation& source, const Observation& target) {
             runs_the_guest(view) ? Action::needs_operator : Action::wait,
             runs_the_guest(view) ? "Both processes say that they own the guest."
                                  : "The old QEMU is taking the guest back."};
-    case PairState::ceded: return decide_ceded_source(view);
+    case PairState::ceded: return decide_ceded_source(source.facts, view);
     case PairState::starting:
     case PairState::standby:
     case PairState::loading:

@@ -18,6 +18,8 @@ enum class Action : std::uint8_t {
     roll_back,      ///< prepared and nobody works on it: ask the source to roll back
     commit,         ///< the target runs the VM and the source is parked: verify, then commit
     upgraded,       ///< the target runs the VM alone
+    guest_ended,    ///< the target ran the VM and ended by itself; the source is parked: commit
+    guest_lost,     ///< the target ran the VM and died; the source is parked and cannot resume it
     wait,           ///< the pair is on its way and bounded by its leases: look again
     lost_contact,   ///< nobody answers
     vm_gone,        ///< neither side is there: the VM does not run

@@ -61,8 +61,9 @@ public:
             const bool is_settled =
                 decision.action != Action::wait && decision.action != Action::lost_contact;
             if (is_settled || context_.deadline.is_over()) {
-                const bool is_over_there =
-                    decision.action == Action::commit || decision.action == Action::upgraded;
+                const bool is_over_there = decision.action == Action::commit ||
+                                           decision.action == Action::upgraded ||
+                                           decision.action == Action::guest_ended;
                 co_return is_over_there ? Phase::verify : Phase::rolling_back;
             }
             ignore(
@@ -141,7 +142,9 @@ private:
 
     /// Only these codes leave the pair prepared with the guest running on the source.
     [[nodiscard]] bool is_worth_repeating(const StepResult& result) const {
-        return result.outcome == Outcome::failed && result.failure &&
+        const bool is_known =
+            result.outcome == Outcome::failed || result.outcome == Outcome::declined;
+        return is_known && result.failure &&
                (result.failure->code == make_error_code(Errc::retry) ||
                 result.failure->code == make_error_code(Errc::drain_timeout)) &&
                report_.switch_attempts < request_.config.switch_attempts &&
@@ -163,8 +166,11 @@ private:
 } // namespace
 
 std::chrono::milliseconds RunnerConfig::deadline_of(Phase phase) const {
-    const auto found = deadlines.find(phase);
-    return found == deadlines.end() ? row_of(phase).deadline : found->second;
+    if (const auto found = deadlines.find(phase); found != deadlines.end()) {
+        return found->second;
+    }
+    const std::chrono::milliseconds usual = row_of(phase).deadline;
+    return phase == Phase::verify ? std::max(usual, watch_window + kVerifySlack) : usual;
 }
 
 std::chrono::nanoseconds UpgradeReport::elapsed() const {

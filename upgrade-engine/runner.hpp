@@ -24,6 +24,9 @@ namespace qhup::upgrade {
 
 /// Times of one upgrade. Defaults are for production.
 struct RunnerConfig {
+    /// What verify has beyond its window, to ask and to begin the window anew.
+    static constexpr std::chrono::milliseconds kVerifySlack{5000};
+
     std::map<Phase, std::chrono::milliseconds> deadlines; ///< other than those of plan.hpp
     std::chrono::milliseconds ask_timeout{2000};          ///< for one observation of one side
     std::chrono::milliseconds poll_interval{10};          ///< between two observations
@@ -33,7 +36,8 @@ struct RunnerConfig {
     std::uint32_t switch_attempts = 5;          ///< tries when QEMU says retry, drain-timeout
     std::chrono::milliseconds retry_delay{200}; ///< between two of them
 
-    /// Deadline of a phase: the one set here, or that of the table. Zero: none.
+    /// Deadline of a phase: the one set here, or that of the table; verify has more if its window
+    /// needs it. Zero: none.
     [[nodiscard]] std::chrono::milliseconds deadline_of(Phase phase) const;
 };
 

@@ -21,6 +21,10 @@ StepResult failed(Failure failure) {
     return {Outcome::failed, std::move(failure)};
 }
 
+StepResult declined(Failure failure) {
+    return {Outcome::declined, std::move(failure)};
+}
+
 StepResult nothing_to_complain_about() {
     return {Outcome::failed, std::nullopt};
 }
@@ -214,6 +218,9 @@ awaitable<StepResult> forward_prepare(StepContext& context) {
     }
     PrepareRequest request = make_prepare_request(context);
     const Result<void> begun = co_await context.port.prepare(std::move(request), context.deadline);
+    if (begun.has_error() && begun.error().code == make_error_code(Errc::wrong_state)) {
+        co_return declined(begun.error()); // what is in progress there is not ours
+    }
     if (begun.has_error()) {
         co_return from_failure(begun.error(), "prepare");
     }
@@ -265,6 +272,36 @@ void note_timings(StepContext& context, const PairView& view) {
     }
 }
 
+/// qemu: docs/qmp.md, last-error.phase: what ends in these has never stopped the guest.
+bool is_before_pause(const std::string& phase) {
+    return phase == "prepare" || phase == "flush";
+}
+
+/// qemu: docs/qmp.md, last-error.phase: in these the guest is paused.
+bool is_in_pause(const std::string& phase) {
+    return phase == "freeze" || phase == "save" || phase == "load" || phase == "takeover";
+}
+
+/// Declined as long as no try of the switch has stopped the guest, else failed.
+StepResult end_switch(StepContext& context, bool was_paused, Failure failure) {
+    context.was_paused = context.was_paused || was_paused;
+    return context.was_paused ? failed(std::move(failure)) : declined(std::move(failure));
+}
+
+/// Whether the guest may have been paused by the switch of which this is left: unless the source
+/// says that it was not, it may.
+bool may_have_paused(const StepContext& context, const Observation& source) {
+    const VmFacts& facts = source.facts;
+    const bool is_of_another = !facts.upgrade.empty() && facts.upgrade != context.request.upgrade;
+    return !source.answers() || is_of_another || !facts.last_error ||
+           !is_before_pause(facts.last_error->phase);
+}
+
+Failure make_guest_lost(const VmFacts& source) {
+    Failure failure = make_given_up(source, Errc::target_died);
+    return make_explained(Errc::guest_lost, std::move(failure.peer_text));
+}
+
 /// The reply did not come. The pair went through the pause by itself, one way or the other.
 awaitable<StepResult> settle_switch(StepContext& context, Failure no_reply) {
     context.deadline = Deadline::in(context.request.config.deadline_of(Phase::switch_over));
@@ -273,10 +310,18 @@ awaitable<StepResult> settle_switch(StepContext& context, Failure no_reply) {
         const Decision decision = decide(view.source, view.target);
         switch (decision.action) {
         case Action::commit:
+        case Action::guest_ended:
         case Action::upgraded: note_timings(context, view); co_return ok();
-        case Action::nothing_to_do:
-            co_return failed(make_given_up(view.source.facts, Errc::rolled_back));
-        case Action::roll_back: co_return failed(std::move(no_reply));
+        case Action::guest_lost: co_return failed(make_guest_lost(view.source.facts));
+        case Action::nothing_to_do: {
+            Failure given_up = make_given_up(view.source.facts, Errc::rolled_back);
+            const bool was_paused = may_have_paused(context, view.source);
+            co_return end_switch(context, was_paused, std::move(given_up));
+        }
+        case Action::roll_back: {
+            const bool was_paused = may_have_paused(context, view.source);
+            co_return end_switch(context, was_paused, std::move(no_reply));
+        }
         case Action::needs_operator: co_return failed(make_explained(Errc::split, decision.reason));
         case Action::vm_gone: co_return unknown(make_explained(Errc::vm_gone));
         case Action::wait:
@@ -299,19 +344,22 @@ awaitable<StepResult> forward_switch_over(StepContext& context) {
         context.report.timings = *switched;
         co_return ok();
     }
-    if (switched.error().code == make_error_code(Errc::wrong_state)) {
-        // The pair was no longer prepared; it knows why.
-        const Observation source = co_await context.port.observe_source(look_deadline(context));
-        if (source.is(PairState::none)) {
-            co_return failed(make_given_up(source.facts, Errc::lease_expired));
-        }
-    }
     StepResult result = from_failure(switched.error(), "switch_over");
+    Failure failure = std::move(*result.failure);
     if (result.outcome == Outcome::unknown) {
-        Failure no_reply = std::move(*result.failure);
-        result = co_await settle_switch(context, std::move(no_reply));
+        co_return co_await settle_switch(context, std::move(failure));
     }
-    co_return result;
+    const Observation source = co_await context.port.observe_source(look_deadline(context));
+    const std::optional<LastError>& last = source.facts.last_error;
+    if (failure.code == make_error_code(Errc::wrong_state) && source.is(PairState::none)) {
+        // The pair was no longer prepared, so this try did nothing; the pair knows why.
+        const bool was_paused = last && is_in_pause(last->phase);
+        Failure given_up = make_given_up(source.facts, Errc::lease_expired);
+        co_return end_switch(context, was_paused, std::move(given_up));
+    }
+    const bool is_of_this_try = last && failure.code == make_error_code(last->code);
+    const bool was_paused = !is_of_this_try || may_have_paused(context, source);
+    co_return end_switch(context, was_paused, std::move(failure));
 }
 
 // -- verify ------------------------------------------------------------------------------------
@@ -351,6 +399,18 @@ void note_target(StepContext& context, const VmFacts& target) {
     }
 }
 
+/// Once: that the guest has powered off by now.
+void note_guest_ended(StepContext& context, const PairView& view) {
+    if (std::exchange(context.has_guest_ended, true)) {
+        return;
+    }
+    note_timings(context, view);
+    context.report.warnings.emplace_back(
+        "The guest powered off after the upgrade, or its new QEMU was told to end: the process "
+        "ended by itself, without an error."
+    );
+}
+
 awaitable<StepResult> forward_verify(StepContext& context) {
     std::optional<Deadline> window;
     while (true) {
@@ -370,6 +430,13 @@ awaitable<StepResult> forward_verify(StepContext& context) {
             const Decision decision = decide(view.source, view.target);
             if (decision.action == Action::nothing_to_do) {
                 co_return failed(make_given_up(view.source.facts, Errc::target_died));
+            }
+            if (decision.action == Action::guest_ended) {
+                note_guest_ended(context, view);
+                co_return ok();
+            }
+            if (decision.action == Action::guest_lost) {
+                co_return failed(make_guest_lost(view.source.facts));
             }
             if (decision.action == Action::vm_gone) {
                 co_return unknown(make_explained(Errc::vm_gone));
@@ -394,8 +461,15 @@ awaitable<StepResult> forward_commit(StepContext& context) {
     while (true) {
         const PairView view = co_await observe_pair(context);
         const Decision decision = decide(view.source, view.target);
-        if (decision.action == Action::upgraded) {
+        if (decision.action == Action::guest_ended) {
+            note_guest_ended(context, view);
+        }
+        const bool is_all_over = decision.action == Action::vm_gone && context.has_guest_ended;
+        if (decision.action == Action::upgraded || is_all_over) {
             co_return ok();
+        }
+        if (decision.action == Action::guest_lost) {
+            co_return failed(make_guest_lost(view.source.facts));
         }
         if (decision.action == Action::vm_gone) {
             co_return unknown(make_explained(Errc::vm_gone));
@@ -404,8 +478,9 @@ awaitable<StepResult> forward_commit(StepContext& context) {
             co_return failed(make_explained(Errc::split, decision.reason));
         }
         // why: told again only after a look has shown that it is still parked.
-        if (decision.action == Action::commit && tellings < kMostTellings &&
-            (tellings == 0 || refusal)) {
+        const bool is_parked =
+            decision.action == Action::commit || decision.action == Action::guest_ended;
+        if (is_parked && tellings < kMostTellings && (tellings == 0 || refusal)) {
             ++tellings;
             const Result<void> told = co_await context.port.commit(ask_deadline(context));
             refusal = told.has_error() ? std::optional(told.error()) : std::nullopt;
@@ -450,10 +525,27 @@ Failure make_stuck(const StepContext& context, const PairView& view) {
     );
 }
 
+/// Whether another upgrade is in progress there, so that nothing is left of ours.
+bool is_of_another(const StepContext& context, const Observation& source) {
+    return source.answers() && source.facts.state != PairState::none &&
+           !source.facts.upgrade.empty() && source.facts.upgrade != context.request.upgrade;
+}
+
+/// The guest is gone, so there is nothing to take back. Said once.
+StepResult make_nothing_to_undo(const StepContext& context, const PairView& view) {
+    const std::optional<Failure>& known = context.report.failure;
+    return known && known->code == make_error_code(Errc::guest_lost)
+               ? nothing_to_complain_about()
+               : failed(make_guest_lost(view.source.facts));
+}
+
 awaitable<StepResult> undo_pair(StepContext& context) {
     std::optional<Failure> refusal;
     while (true) {
         const PairView view = co_await observe_pair(context);
+        if (is_of_another(context, view.source)) {
+            co_return ok();
+        }
         const Decision decision = decide(view.source, view.target);
         switch (decision.action) {
         case Action::nothing_to_do: co_return ok();
@@ -466,6 +558,8 @@ awaitable<StepResult> undo_pair(StepContext& context) {
         }
         case Action::commit:
         case Action::upgraded: co_return failed(make_cannot_undo(context, view));
+        case Action::guest_ended:
+        case Action::guest_lost: co_return make_nothing_to_undo(context, view);
         case Action::needs_operator: co_return failed(make_explained(Errc::split, decision.reason));
         case Action::vm_gone: co_return unknown(make_explained(Errc::vm_gone));
         case Action::wait:

@@ -26,6 +26,8 @@ struct StepContext {
     Deadline deadline = Deadline::never(); ///< of the phase
     VmFacts before;                        ///< the source in preflight; empty in recovery
     std::vector<std::string> argv;         ///< the target's command line, from preflight
+    bool was_paused = false;               ///< a switch that failed stopped the guest, or may have
+    bool has_guest_ended = false;          ///< the guest was seen to have powered off on the target
 };
 
 /// Runs the step of a live phase.

@@ -151,6 +151,7 @@ void read_last_error(Reader& reader, VmFacts& facts) {
     last.code = parse_qemu_code(member.text("code"));
     last.phase = member.optional_text("phase");
     last.message = member.optional_text("message");
+    last.exit_status = parse_exit_status(last.message);
     // why: not bounded to kMaxText as the others: QEMU keeps some kilobytes of it.
     const Result<std::optional<std::string>> words = qmp::get_optional_string(*object, "stderr");
     if (words.has_value() && words->has_value()) {
@@ -329,6 +330,18 @@ Result<VmFacts> parse_vm_facts(const Json& value) {
         return *reader.failure();
     }
     return facts;
+}
+
+std::optional<int> parse_exit_status(std::string_view message) noexcept {
+    constexpr std::string_view kWords = "the target exited with status ";
+    if (!message.starts_with(kWords)) {
+        return std::nullopt;
+    }
+    message.remove_prefix(kWords.size());
+    int status = 0;
+    const char* const end = message.data() + message.size();
+    const auto [rest, error] = std::from_chars(message.data(), end, status);
+    return error == std::errc() && rest == end ? std::optional(status) : std::nullopt;
 }
 
 Result<ProcessFacts>

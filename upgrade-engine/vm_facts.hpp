@@ -79,9 +79,11 @@ struct Blocker {
 /// How an upgrade that QEMU gave up ended.
 struct LastError {
     Errc code = Errc::unknown_qemu_code; ///< QEMU's code, typed
-    std::string phase;                   ///< prepare, freeze, save, load, takeover, lease, rollback
-    std::string message;                 ///< QEMU's sentence; peer text
-    std::string stderr_text;             ///< last words of the target; peer text
+    /// prepare, flush (the guest was not paused), freeze, save, load, takeover, lease, rollback
+    std::string phase;
+    std::string message;              ///< QEMU's sentence; peer text
+    std::string stderr_text;          ///< last words of the target; peer text
+    std::optional<int> exit_status{}; ///< with which the target ended by itself, if it did
 };
 
 /// How long each part of a switch took. All on the host's monotonic clock.
@@ -132,6 +134,10 @@ struct VmFacts {
     std::optional<SwitchTimings> timings;       ///< of the last switch
     std::string rollback_waits_for; ///< in rolling-back: what keeps the guest paused; "" if nothing
 };
+
+/// The status in "the target exited with status 0"; nothing in any other sentence, as that of a
+/// signal. The one sentence of QEMU that is read: the protocol has no member for it.
+[[nodiscard]] std::optional<int> parse_exit_status(std::string_view message) noexcept;
 
 /// Reads the value that query-hot-upgrade returned. Members that are not in docs/qmp.md are
 /// ignored. Errors: Errc::unexpected_answer, if a member is missing, of another type, or out of

@@ -146,7 +146,7 @@ void FakeVm::on_command(
         if (!reaction.error_code.empty() || reaction.error_class != "GenericError") {
             const bool touches = name.rfind("hot-upgrade-", 0) == 0 && reaction.takes_effect;
             Answer answer = touches && !is_unchanging(reaction.error_code)
-                                ? fail_upgrade(reaction.error_code, "takeover")
+                                ? fail_upgrade(reaction.error_code, reaction.error_phase)
                                 : refuse(reaction.error_code, "told to refuse " + name);
             answer.error_class = reaction.error_class;
             twist(std::move(answer));
@@ -298,8 +298,9 @@ Answer FakeVm::prepare(const json& arguments, const std::vector<std::string>& de
         return refuse("wrong-state", "an upgrade is in progress");
     }
     if (!options_.blockers.empty()) {
+        // why: before the id is taken over, and with the sentence of the reply, as QEMU does
         source_->last_error = make_error("blocked", "prepare", "");
-        return refuse("blocked", "there are blockers");
+        return refuse("blocked", source_->last_error->at("message").get<std::string>());
     }
     const std::string upgrade = arguments.value("upgrade", "");
     const std::string binary = arguments.value("binary", "");
@@ -411,7 +412,7 @@ void FakeVm::run_switch(const json& arguments, const OnAnswer& on_answer) {
         return;
     }
     if (options_.generation != prepared_generation_) {
-        on_answer(fail_upgrade("stale", "freeze"));
+        on_answer(fail_upgrade("stale", "flush"));
         return;
     }
     freeze(arguments);
@@ -498,9 +499,24 @@ void FakeVm::kill_target() {
         end_upgrade("target-died", source_->state == "frozen" ? "load" : "prepare");
         return;
     }
-    target_.reset(); // the guest is lost: it had run there
+    lose_target("the target was killed by signal 9");
+}
+
+void FakeVm::power_off_target() {
+    if (target_.has_value() && target_->runs_guest) {
+        lose_target("the target exited with status 0");
+    }
+}
+
+/// The guest is gone with the target: it had run there.
+void FakeVm::lose_target(const std::string& how) {
+    target_.reset();
     world_.close(FakeSide::target);
     world_.close(FakeSide::main);
+    if (source_.has_value()) {
+        source_->last_error = make_error("target-died", "takeover", "");
+        (*source_->last_error)["message"] = how;
+    }
 }
 
 void FakeVm::kill_source() {
@@ -572,6 +588,8 @@ Reaction parse_reaction(const json& object) {
     for (const auto& [key, value] : object.items()) {
         if (key == "error_code") {
             reaction.error_code = value.get<std::string>();
+        } else if (key == "error_phase") {
+            reaction.error_phase = value.get<std::string>();
         } else if (key == "error_class") {
             reaction.error_class = value.get<std::string>();
         } else if (key == "delay_ms") {

@@ -21,6 +21,7 @@ namespace qhup::test {
 struct Reaction {
     std::string error_code; ///< "stale": refuse with it; the state follows docs/qmp.md
     std::string error_class = "GenericError"; ///< with error_code or alone ("CommandNotFound")
+    std::string error_phase = "takeover";     ///< last-error's, with error_code
     std::chrono::milliseconds delay{0};       ///< before anything happens
     bool takes_effect = true;                 ///< false: an answer, but nothing done
     bool is_silent = false;                   ///< never answers (the effect still happens)
@@ -110,8 +111,11 @@ public:
     [[nodiscard]] bool is_main_read() const;
     [[nodiscard]] nlohmann::json make_greeting(FakeSide side) const;
 
-    /// The target is killed from outside. Before takeover the source rolls back by itself.
+    /// The target is killed from outside. Before takeover the source rolls back by itself; after it
+    /// the source stays parked and says why.
     void kill_target();
+    /// The guest powers off on the target, which ends by itself. Only after takeover.
+    void power_off_target();
     /// The source is killed from outside. A standby dies with it; a loaded target takes over.
     void kill_source();
 
@@ -156,6 +160,7 @@ private:
     [[nodiscard]] Process& process_of(FakeSide side);
     void on_standby_due(std::uint64_t attempt);
     void end_upgrade(const std::string& code, const std::string& phase);
+    void lose_target(const std::string& how);
     void freeze(const nlohmann::json& arguments);
     void take_over();
     void set_state(FakeSide side, const std::string& state);

@@ -100,6 +100,19 @@ TEST_CASE("a failed switch is rolled back and the others are upgraded", "[daemon
     );
 }
 
+TEST_CASE("a switch that did not even pause the guest is refused", "[daemon][upgrade]") {
+    Host host(1);
+    host.options(0).vm.reactions["hot-upgrade-switch"].error_code = "stale";
+    host.options(0).vm.reactions["hot-upgrade-switch"].error_phase = "flush";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    CHECK(ran.status == 6);
+    const json vm = vm_of(json::parse(ran.out), "vm0");
+    CHECK(vm.at("outcome") == "refused");
+    CHECK(vm.at("code") == "stale");
+}
+
 TEST_CASE("a VM in a run is busy for every other run", "[daemon][upgrade]") {
     Host host(2);
     host.options(0).vm.reactions["hot-upgrade-switch"].delay = 700ms;

@@ -28,6 +28,7 @@ struct Fault {
     };
     Kind kind = Kind::none;
     upgrade::Errc code = upgrade::Errc::load_failed;
+    std::string phase = "load"; ///< that last-error names
 };
 
 class FakeVmPort final : public VmPort {
@@ -71,6 +72,9 @@ public:
 
     awaitable<Result<void>> prepare(PrepareRequest request, Deadline /*deadline*/) override {
         prepared_with = std::move(request);
+        if (source.facts.state == PairState::none) {
+            source.facts.upgrade = prepared_with.upgrade;
+        }
         return act("prepare", &FakeVmPort::do_prepare);
     }
 
@@ -106,6 +110,13 @@ public:
         const bool on_target = target.is_there && (target.facts.state == PairState::running ||
                                                    target.facts.state == PairState::none);
         return on_source && on_target ? "both" : on_source ? "source" : on_target ? "target" : "";
+    }
+
+    /// The target ends after it ran the guest: by itself, or by a signal. The source says so.
+    void end_target(std::optional<int> status) {
+        target.is_there = false;
+        source.facts.last_error =
+            LastError{upgrade::Errc::target_died, "takeover", "the fake's end", "", status};
     }
 
     Side source;
@@ -147,7 +158,7 @@ private:
             planned.pop_front();
         }
         if (fault.kind == Fault::Kind::refuse) {
-            on_refused(fault.code);
+            on_refused(fault);
             co_return make_failure(fault.code, std::string(explain(fault.code)));
         }
         const Result<void> done =
@@ -159,13 +170,13 @@ private:
     }
 
     /// docs/qmp.md: the state after each code.
-    void on_refused(upgrade::Errc code) {
-        const bool is_unchanged = code == upgrade::Errc::retry ||
-                                  code == upgrade::Errc::wrong_state ||
-                                  code == upgrade::Errc::drain_timeout;
-        if (!is_unchanged) {
+    void on_refused(const Fault& fault) {
+        if (fault.code == upgrade::Errc::wrong_state) {
+            return;
+        }
+        source.facts.last_error = LastError{fault.code, fault.phase, "the fake refused", ""};
+        if (!is_worth_another_try(fault.code)) {
             source.facts.state = PairState::none;
-            source.facts.last_error = LastError{code, "load", "the fake refused", ""};
             target.is_there = false;
         }
     }

@@ -247,6 +247,46 @@ TEST_CASE("the code of a refused prepare is asked for", "[upgrade][qmp_vm_port]"
     CHECK(vm.version() == "7.2.22");
 }
 
+TEST_CASE("a prepare is not explained by what another upgrade left", "[upgrade][qmp_vm_port]") {
+    // given: an upgrade that was rolled back, so that there is a last-error
+    FakeVmOptions options;
+    options.reactions["hot-upgrade-switch"].error_code = "load-failed";
+    Vm vm(options);
+    REQUIRE(code_of(vm.upgrade()) == "load_failed");
+    vm.id = "u2";
+    std::string code;
+    std::function<void(FakeVm&)> happen;
+    SECTION("a refusal of which QEMU keeps no reason") {
+        happen = [](FakeVm& fake) {
+            fake.options().reactions["hot-upgrade-prepare"].error_code = "bad-argument";
+        };
+        code = "unknown_qemu_code";
+    }
+    SECTION("another upgrade has begun meanwhile") {
+        happen = [folder = vm.control_dir()](FakeVm& fake) {
+            const nlohmann::json arguments{
+                {"upgrade", "other"}, {"binary", "x"}, {"control-dir", folder}, {"argv", {"q"}}};
+            fake.on_command(
+                FakeSide::main, "hot-upgrade-prepare", arguments, {"x"}, [](auto /*answer*/) {}
+            );
+        };
+        code = "wrong_state";
+    }
+    const auto rollbacks = [&] {
+        const Words all = vm.effects();
+        return std::count(all.begin(), all.end(), "main hot-upgrade-rollback");
+    };
+    const auto before = rollbacks();
+    const auto report = vm.upgrade([&](const UpgradeReport& so_far) {
+        if (so_far.phase == Phase::prepare) {
+            vm.qemu.with_vm(happen);
+        }
+    });
+    CHECK(word(report) == "refused");
+    CHECK(code_of(report) == code);
+    CHECK(rollbacks() == before); // what somebody else began is left alone
+}
+
 TEST_CASE("a standby that never comes up is refused with its code", "[upgrade][qmp_vm_port]") {
     for (const char* const code : {"spawn-failed", "target-died", "shape-differs"}) {
         FakeVmOptions options;
@@ -278,6 +318,21 @@ TEST_CASE("a switch that QEMU ends is rolled back with its code", "[upgrade][qmp
         CHECK(report.failure->code == make_error_code(parse_qemu_code(code)));
         CHECK(vm.running_sides() == Words{"source"});
         CHECK(vm.version() == "7.2.22");
+        vm.qemu.with_vm([](FakeVm& fake) { CHECK(fake.state(FakeSide::source) == "none"); });
+    }
+}
+
+TEST_CASE("a switch that QEMU ends before the pause is refused", "[upgrade][qmp_vm_port]") {
+    for (const char* const code : {"stale", "retry", "drain-timeout"}) {
+        FakeVmOptions options;
+        options.reactions["hot-upgrade-switch"].error_code = code;
+        options.reactions["hot-upgrade-switch"].error_phase = "flush";
+        Vm vm(options);
+        const auto report = vm.upgrade();
+        INFO(code);
+        CHECK(word(report) == "refused");
+        CHECK(report.failure->code == make_error_code(parse_qemu_code(code)));
+        CHECK(vm.running_sides() == Words{"source"});
         vm.qemu.with_vm([](FakeVm& fake) { CHECK(fake.state(FakeSide::source) == "none"); });
     }
 }
@@ -347,16 +402,28 @@ TEST_CASE("a socket without a QEMU is refused", "[upgrade][qmp_vm_port]") {
     CHECK(code_of(*report) == "not_answering");
 }
 
-TEST_CASE(
-    "a target that is killed after the switch is not reported as upgraded", "[upgrade][qmp_vm_port]"
-) {
+TEST_CASE("a target that is killed after the switch needs an operator", "[upgrade][qmp_vm_port]") {
     Vm vm;
     const auto report = vm.upgrade([&](const UpgradeReport& so_far) {
         if (so_far.phase == Phase::verify) {
             vm.qemu.with_vm([](FakeVm& fake) { fake.kill_target(); });
         }
     });
-    CHECK(word(report) != "upgraded");
+    CHECK(word(report) == "needs_operator");
+    CHECK(code_of(report) == "guest_lost");
+    CHECK_THAT(report.failure->peer_text, Catch::Contains("signal 9"));
+}
+
+TEST_CASE("a guest that powers off ends an upgrade over real sockets", "[upgrade][qmp_vm_port]") {
+    Vm vm;
+    const auto report = vm.upgrade([&](const UpgradeReport& so_far) {
+        if (so_far.phase == Phase::verify) {
+            vm.qemu.with_vm([](FakeVm& fake) { fake.power_off_target(); });
+        }
+    });
+    CHECK(word(report) == "upgraded");
+    REQUIRE(report.warnings.size() == 1);
+    vm.qemu.with_vm([](FakeVm& fake) { CHECK(fake.state(FakeSide::source).empty()); });
 }
 
 TEST_CASE(

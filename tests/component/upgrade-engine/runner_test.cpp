@@ -227,6 +227,67 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("a switch that never paused the guest is refused", "[upgrade][runner]") {
+    using enum upgrade::Errc;
+    struct Row {
+        std::deque<Fault> tries;
+        const char* phase;
+        std::uint32_t attempts;
+    };
+    const Fault flush_retry{Kind::refuse, retry, "flush"};
+    const Fault flush_drain{Kind::refuse, drain_timeout, "flush"};
+    const Fault flush_stale{Kind::refuse, stale, "flush"};
+    const Fault freeze_drain{Kind::refuse, drain_timeout, "freeze"};
+    const Row rows[] = {
+        {{flush_stale}, "refused", 1},
+        {{flush_retry, flush_retry, flush_retry, flush_retry, flush_retry}, "refused", 5},
+        {{flush_drain, flush_retry, flush_stale}, "refused", 3},
+        {{freeze_drain, freeze_drain, freeze_drain, freeze_drain, freeze_drain}, "rolled_back", 5},
+        // a try before the last one paused the guest for a moment
+        {{freeze_drain, flush_stale}, "rolled_back", 2},
+        {{flush_retry, freeze_drain, flush_retry, flush_retry, flush_retry}, "rolled_back", 5},
+        {{flush_retry, flush_drain}, "upgraded", 3},
+    };
+    for (const Row& row : rows) {
+        FakeVmPort port;
+        port.faults["switch_over"] = row.tries;
+        const auto report = run_one(port);
+        INFO(code_of(report));
+        CHECK(word(report.phase) == row.phase);
+        CHECK(report.switch_attempts == row.attempts);
+        CHECK(port.guest() == (word(report.phase) == "upgraded" ? "target" : "source"));
+        CHECK(port.target.is_there == (port.guest() == "target")); // the standby is discarded
+    }
+}
+
+TEST_CASE("a reason that is not of this upgrade does not make it refused", "[upgrade][runner]") {
+    FakeVmPort port;
+    port.faults["switch_over"] = {Fault{Kind::refuse, upgrade::Errc::stale, "flush"}};
+    port.on_look = [&] {
+        if (port.source.facts.last_error) {
+            port.source.facts.upgrade = UpgradeId("another");
+        }
+    };
+    CHECK(word(run_one(port).phase) == "rolled_back");
+}
+
+TEST_CASE("an upgrade by somebody else is refused and left alone", "[upgrade][runner]") {
+    for (const Kind kind : {Kind::refuse, Kind::lost_before}) {
+        FakeVmPort port;
+        port.faults["prepare"] = {Fault{kind, upgrade::Errc::wrong_state}};
+        World world;
+        const auto report = world.upgrade(port, make_request(), [&](const UpgradeReport& so_far) {
+            if (so_far.phase == Phase::prepare) {
+                port.source.facts.state = PairState::prepared;
+                port.source.facts.upgrade = UpgradeId("another");
+            }
+        });
+        CHECK(word(report.phase) == "refused");
+        CHECK(port.calls == Calls{"prepare"});
+        CHECK(port.source.facts.state == PairState::prepared);
+    }
+}
+
 TEST_CASE("a lease that ends before the switch is named as the reason", "[upgrade][runner]") {
     FakeVmPort port;
     World world;
@@ -237,7 +298,7 @@ TEST_CASE("a lease that ends before the switch is named as the reason", "[upgrad
             port.target.is_there = false;
         }
     });
-    CHECK(word(report.phase) == "rolled_back");
+    CHECK(word(report.phase) == "refused"); // the guest was not paused
     CHECK(code_of(report) == "lease_expired");
 }
 
@@ -387,6 +448,57 @@ TEST_CASE("a target that dies before the guest ran gives it back", "[upgrade][ru
     CHECK(word(report.phase) == "rolled_back");
     CHECK(code_of(report) == "target_died");
     CHECK(port.guest() == "source");
+}
+
+TEST_CASE("a guest that powers off after the switch is upgraded", "[upgrade][runner]") {
+    for (const Phase when : {Phase::verify, Phase::commit}) {
+        INFO(word(when));
+        FakeVmPort port;
+        World world;
+        const auto report = world.upgrade(port, make_request(), [&](const UpgradeReport& so_far) {
+            if (so_far.phase == when) {
+                port.end_target(0);
+            }
+        });
+        CHECK(word(report.phase) == "upgraded");
+        CHECK_FALSE(report.failure.has_value());
+        REQUIRE(report.warnings.size() == 1);
+        CHECK_THAT(report.warnings.front(), Catch::StartsWith("The guest powered off"));
+        CHECK(port.calls.back() == "commit"); // the parked source was told to end
+        CHECK_FALSE(port.source.is_there);
+    }
+}
+
+TEST_CASE("a target that dies after the guest ran needs an operator", "[upgrade][runner]") {
+    for (const Phase when : {Phase::verify, Phase::commit}) {
+        for (const std::optional<int> status : {std::optional<int>(), std::optional(1)}) {
+            INFO(word(when));
+            FakeVmPort port;
+            World world;
+            const auto observe = [&](const UpgradeReport& so_far) {
+                if (so_far.phase == when) {
+                    port.end_target(status);
+                }
+            };
+            const auto report = world.upgrade(port, make_request(), observe);
+            CHECK(word(report.phase) == "needs_operator");
+            CHECK(code_of(report) == "guest_lost");
+            CHECK(report.failure->also.empty());
+            CHECK_THAT(report.failure->peer_text, Catch::Contains("the fake's end"));
+            CHECK(std::count(port.calls.begin(), port.calls.end(), "commit") == 0);
+        }
+    }
+}
+
+TEST_CASE("the watch of a guest always fits into its phase", "[upgrade][runner]") {
+    RunnerConfig config;
+    CHECK(config.deadline_of(Phase::verify) == 15s);
+    config.watch_window = 10s; // the most that can be configured
+    CHECK(config.deadline_of(Phase::verify) == 15s);
+    config.watch_window = 20s;
+    CHECK(config.deadline_of(Phase::verify) == 25s);
+    config.deadlines[Phase::verify] = 1s;
+    CHECK(config.deadline_of(Phase::verify) == 1s);
 }
 
 TEST_CASE("devices that did not come up are warnings", "[upgrade][runner]") {
@@ -607,6 +719,17 @@ TEST_CASE("recovery finishes what it finds", "[upgrade][runner]") {
     SECTION("nobody is there") {
         port.source.is_there = false;
         phase = "lost_contact";
+    }
+    SECTION("ceded, and the guest has powered off") {
+        port.source.facts.state = PairState::ceded;
+        port.end_target(0);
+        phase = "upgraded";
+        calls = {"commit"};
+    }
+    SECTION("ceded, and the target was killed") {
+        port.source.facts.state = PairState::ceded;
+        port.end_target(std::nullopt);
+        phase = "needs_operator";
     }
     SECTION("nobody answers") {
         port.source.is_silent = true;

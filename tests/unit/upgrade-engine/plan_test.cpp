@@ -59,6 +59,20 @@ TEST_CASE("refused can be reached only if the guest was never paused", "[upgrade
     }
 }
 
+TEST_CASE(
+    "a switch that did not pause the guest ends in refused, others do not", "[upgrade][plan]"
+) {
+    const Phase undo = next(Phase::switch_over, Outcome::declined);
+    CHECK(undo == Phase::discarding);
+    CHECK(next(undo, Outcome::ok) == Phase::refused);
+    CHECK(next(Phase::switch_over, Outcome::failed) == Phase::rolling_back);
+    CHECK(next(Phase::verify, Outcome::declined) == Phase::rolling_back);
+}
+
+TEST_CASE("an upgrade that is not ours is not undone", "[upgrade][plan]") {
+    CHECK(next(Phase::prepare, Outcome::declined) == Phase::refused);
+}
+
 TEST_CASE("a switch whose outcome is unknown is never undone blindly", "[upgrade][plan]") {
     CHECK(next(Phase::switch_over, Outcome::unknown) == Phase::lost_contact);
     CHECK(next(Phase::verify, Outcome::unknown) == Phase::lost_contact);

@@ -86,6 +86,25 @@ TEST_CASE("recovery has the written answer for each pair of states", "[upgrade][
     }
 }
 
+TEST_CASE("a parked source tells how its target ended", "[upgrade][recovery]") {
+    const Observation gone = silence(Presence::absent);
+    Observation source = answer(PairState::ceded);
+    source.facts.last_error = LastError{Errc::target_died, "takeover", "", "", 0};
+    CHECK(decide(source, gone).action == Action::guest_ended);
+    source.facts.last_error->exit_status = 1;
+    CHECK(decide(source, gone).action == Action::guest_lost);
+    source.facts.last_error->exit_status.reset();
+    CHECK(decide(source, gone).action == Action::guest_lost);
+    // then: a target that shows itself is believed more than the source
+    CHECK(decide(source, answer(PairState::running)).action == Action::commit);
+    CHECK(decide(source, silence(Presence::silent)).action == Action::wait);
+    source.facts.last_error->code = Errc::retry;
+    CHECK(decide(source, gone).action == Action::wait);
+    source.facts.state = PairState::none;
+    source.facts.last_error->code = Errc::target_died;
+    CHECK(decide(source, gone).action == Action::nothing_to_do);
+}
+
 TEST_CASE("recovery gives a reason for every combination", "[upgrade][recovery]") {
     for (const Observation& source : all_views()) {
         for (const Observation& target : all_views()) {

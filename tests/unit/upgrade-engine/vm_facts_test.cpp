@@ -157,6 +157,24 @@ TEST_CASE("a code of last-error that nobody knows is kept as unknown", "[upgrade
     CHECK(facts->last_error->code == Errc::unknown_qemu_code);
 }
 
+TEST_CASE("only the one documented sentence tells an exit status", "[upgrade][vm_facts]") {
+    CHECK(parse_exit_status("the target exited with status 0") == 0);
+    CHECK(parse_exit_status("the target exited with status 127") == 127);
+    for (const char* const message :
+         {"",
+          "the target was killed by signal 0",
+          "the target exited with status ",
+          "the target exited with status 0 or so",
+          "the target exited with status 99999999999999999999",
+          "it said that the target exited with status 0"}) {
+        INFO(message);
+        CHECK_FALSE(parse_exit_status(message).has_value());
+    }
+    Json answer = make_full_answer();
+    answer["last-error"]["message"] = "the target exited with status 0";
+    CHECK(parse_vm_facts(answer)->last_error->exit_status == 0);
+}
+
 TEST_CASE("every state has QEMU's word", "[upgrade][vm_facts]") {
     for (const PairState state : kAllPairStates) {
         CHECK(parse_pair_state(to_string(state)) == state);
