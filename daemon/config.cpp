@@ -73,8 +73,11 @@ std::string format_duration(milliseconds value) {
     return std::to_string(value.count()) + "ms";
 }
 
-Setter set_duration(milliseconds& target, milliseconds least, milliseconds most) {
-    return [&target, least, most](const toml::node& node) -> std::optional<std::string> {
+/// @param why  why there cannot be more, as the end of the sentence
+Setter
+set_duration(milliseconds& target, milliseconds least, milliseconds most, std::string why = {}) {
+    return [&target, least, most, why = std::move(why)](const toml::node& node
+           ) -> std::optional<std::string> {
         const auto written = node.value<std::string>();
         const auto value =
             node.is_string()
@@ -82,12 +85,20 @@ Setter set_duration(milliseconds& target, milliseconds least, milliseconds most)
                 : Result<milliseconds>(make_failure(Errc::invalid_argument, "not a duration"));
         if (value.has_error() || *value < least || *value > most) {
             return "must be a time from \"" + format_duration(least) + "\" to \"" +
-                   format_duration(most) + "\", with its unit and in quotes";
+                   format_duration(most) + "\", with its unit and in quotes" +
+                   (why.empty() ? "" : "; " + why);
         }
         target = *value;
         return std::nullopt;
     };
 }
+
+// qemu: docs/qmp.md, States: what the pair does by itself after these.
+constexpr milliseconds kMostPrepare{20'000};
+constexpr const char* kWhyPrepare = "QEMU gives up a new process that is not up after 20s";
+constexpr milliseconds kMostVerify{10'000};
+constexpr const char* kWhyVerify =
+    "the old process waits 30s for the end of the upgrade, no longer";
 
 Setter set_word(std::string& target, std::vector<std::string> words) {
     return
@@ -243,10 +254,10 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
         file,
         "deadlines",
         {{"probe", set_duration(deadlines.probe, 100ms, 10s)},
-         {"prepare", set_duration(deadlines.prepare, 1s, 10min)},
+         {"prepare", set_duration(deadlines.prepare, 1s, kMostPrepare, kWhyPrepare)},
          {"drain", set_duration(deadlines.drain, 1ms, 30s)},
          {"pause_budget", set_duration(deadlines.pause_budget, 10ms, 30s)},
-         {"verify", set_duration(deadlines.verify, 100ms, 1min)},
+         {"verify", set_duration(deadlines.verify, 100ms, kMostVerify, kWhyVerify)},
          {"request", set_duration(deadlines.request, 1s, 1min)}},
         first
     ));

@@ -48,11 +48,12 @@ struct Config {
     /// [deadlines]: how long we wait for others.
     struct Deadlines {
         std::chrono::milliseconds probe{1'000};      ///< a VM that is only listed; 100 ms to 10 s
-        std::chrono::milliseconds prepare{30'000};   ///< the standby must be up; 1 s to 10 min
+        std::chrono::milliseconds prepare{20'000};   ///< the standby must be up; 1 s to 20 s
         std::chrono::milliseconds drain{200};        ///< I/O in flight before the pause is given up
         std::chrono::milliseconds pause_budget{300}; ///< the longest pause that may happen
-        std::chrono::milliseconds verify{2'000};     ///< the guest is watched on the target
-        std::chrono::milliseconds request{10'000};   ///< a client must have sent its request
+        std::chrono::milliseconds verify{
+            2'000}; ///< the guest is watched on the target; at most 10 s
+        std::chrono::milliseconds request{10'000}; ///< a client must have sent its request
     } deadlines;
 };
 

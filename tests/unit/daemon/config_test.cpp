@@ -58,7 +58,7 @@ TEST_CASE("every key of the example file has its default value", "[daemon][confi
 TEST_CASE("values of every kind are read", "[daemon][config]") {
     const auto config = parse_config(
         "parallel = 9\nlog_level = \"debug\"\n[discovery]\nqmp = [\"/a/*\", \"/b\"]\n"
-        "[api]\nmode = \"0600\"\n[leases]\nfrozen = \"500ms\"\n[deadlines]\nprepare = \"2min\"\n",
+        "[api]\nmode = \"0600\"\n[leases]\nfrozen = \"500ms\"\n[deadlines]\nprepare = \"15s\"\n",
         "qhupd.conf"
     );
     REQUIRE(config.has_value());
@@ -66,7 +66,7 @@ TEST_CASE("values of every kind are read", "[daemon][config]") {
     CHECK(config->discovery.qmp.size() == 2);
     CHECK(config->api.mode == 0600);
     CHECK(config->leases.frozen == 500ms);
-    CHECK(config->deadlines.prepare == 2min);
+    CHECK(config->deadlines.prepare == 15s);
 }
 
 TEST_CASE("an unknown key is named with file, line and the nearest known key", "[daemon][config]") {
@@ -101,6 +101,17 @@ TEST_CASE("a bad value is named with file, line and what it must be", "[daemon][
     INFO(message);
     CHECK(message.rfind("qhupd.conf:", 0) == 0);
     CHECK(message.find("must be") != std::string::npos);
+}
+
+TEST_CASE("a time that QEMU would not wait for is refused with the reason", "[daemon][config]") {
+    const std::string verify = message_of("[deadlines]\nverify = \"11s\"");
+    CHECK(verify.find("qhupd.conf:2: 'verify' must be") == 0);
+    CHECK(verify.find("to \"10s\"") != std::string::npos);
+    CHECK(verify.find("the old process waits 30s") != std::string::npos);
+    const std::string prepare = message_of("[deadlines]\nprepare = \"21s\"");
+    CHECK(prepare.find("to \"20s\"") != std::string::npos);
+    CHECK(prepare.find("QEMU gives up") != std::string::npos);
+    CHECK(message_of("[deadlines]\nverify = \"10s\"\nprepare = \"20s\"") == "no error");
 }
 
 TEST_CASE("text that is no TOML is an error with its line", "[daemon][config]") {
