@@ -111,6 +111,9 @@ blocker_lines(const std::vector<daemon::BlockerView>& blockers, std::string_view
 
 /// What is true of the guest after this outcome.
 std::string_view meaning_of(std::string_view outcome) {
+    if (outcome == "upgraded") {
+        return "was upgraded";
+    }
     if (outcome == "refused") {
         return "was refused and not touched; the guest runs on";
     }
@@ -129,7 +132,7 @@ std::string_view meaning_of(std::string_view outcome) {
     return "ended in a way that this version does not know";
 }
 
-/// The sentence below the table for a VM that was not upgraded.
+/// The sentence below the table for a VM that was not upgraded, or of which more must be said.
 std::string explanation_of(const daemon::RunVmView& vm) {
     std::string text = or_dash(vm.vm) + " " + std::string(meaning_of(vm.outcome));
     const bool is_listed =
@@ -311,8 +314,8 @@ std::string render_run(const daemon::RunView& run) {
              milliseconds_or_dash(vm.pause_ms),
              milliseconds_or_dash(vm.total_ms)}
         );
-        const bool needs_words =
-            !vm.outcome.empty() && vm.outcome != "upgraded" && vm.outcome != "checked";
+        const bool is_plain = vm.outcome == "upgraded" && vm.message.empty();
+        const bool needs_words = !vm.outcome.empty() && !is_plain && vm.outcome != "checked";
         if (needs_words) {
             notes += explanation_of(vm);
         }

@@ -69,6 +69,20 @@ TEST_CASE("a run ends with a table and a sentence for each VM not upgraded", "[c
     );
 }
 
+TEST_CASE("what is to be said of an upgraded VM is said", "[ctl][render]") {
+    daemon::RunView run;
+    daemon::RunVmView vm;
+    vm.vm = "vm1";
+    vm.outcome = "upgraded";
+    run.vms = {vm};
+    CHECK(render_run(run).find("was upgraded") == std::string::npos);
+    run.vms.front().message = "The guest powered off after the upgrade.";
+    CHECK(
+        render_run(run).find("vm1 was upgraded: The guest powered off after the upgrade.\n") !=
+        std::string::npos
+    );
+}
+
 TEST_CASE("all blockers of a refused VM are shown below it", "[ctl][render]") {
     daemon::RunVmView vm;
     vm.vm = "vm1";
