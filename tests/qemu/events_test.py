@@ -165,10 +165,11 @@ class RealGuestActs(QemuTest):
                 except TimeoutError:
                     registers = vm.qmp.hmp("info registers -a").split("\r\n")
                     where = [line for line in registers if line.startswith(("EIP", "CS", "RIP"))]
+                    screen = text_screen(vm)
                     vm.serial.expect_reboot()
                     vm.qmp.execute("system_reset")
                     vm.serial.wait_ready(30, boot=boots + 1)
-                    self.fail(f"the guest hung in its reboot after {outcomes[-1]}: {where}")
+                    self.fail(f"the guest hung in its reboot after {outcomes[-1]}: {screen!r} {where}")
                 vm.check()
                 if delay in (0.0, 0.2, 1.0):
                     self.upgrade(vm, other(vm.base))
@@ -195,6 +196,13 @@ class RealGuestActs(QemuTest):
                             upgrade.rollback()
                 wait_for(lambda vm=vm: not vm.processes(), 20, f"all processes end: {vm.processes()}")
         print(f"  power off: {outcomes}")
+
+
+def text_screen(vm):
+    """What the firmware shows."""
+    dump = vm.qmp.hmp("xp /2000xh 0xb8000").split("\r\n")
+    cells = [int(word, 16) & 0xFF for line in dump for word in line.split(":")[-1].split()]
+    return " ".join("".join(map(chr, cells)).split())
 
 
 def rollback(vm):
