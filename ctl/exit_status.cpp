@@ -62,6 +62,9 @@ ExitStatus exit_status_of(const daemon::Problem& problem) noexcept {
     if (problem.code == "nothing_to_do") {
         return ExitStatus::nothing_to_do;
     }
+    if (problem.code == "release_unusable") {
+        return ExitStatus::refused; // no VM was touched
+    }
     switch (problem.status) {
     case 401:
     case 403: return ExitStatus::not_permitted;

@@ -184,7 +184,10 @@ awaitable<StepResult> wait_until_prepared(StepContext& context) {
         if (source.is(PairState::none)) {
             co_return failed(make_given_up(source.facts, Errc::target_died));
         }
-        if (source.answers() && !source.is(PairState::preparing)) {
+        // while it rolls back, the reason is not complete yet
+        const bool is_under_way =
+            source.is(PairState::preparing) || source.is(PairState::rolling_back);
+        if (source.answers() && !is_under_way) {
             co_return failed(make_explained(Errc::wrong_state));
         }
         if (source.presence == Presence::absent) {

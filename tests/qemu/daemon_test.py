@@ -89,7 +89,8 @@ class Operators(DaemonTest):
             vm.check()
         newest = daemon.json("status")["runs"][0]["id"]
         run = daemon.json("status", newest, "--once")
-        for entry in run["vms"]:
+        names = {vm.name for vm in vms}
+        for entry in (entry for entry in run["vms"] if entry["vm"] in names):  # --all is all of this program's
             self.assertEqual(entry["outcome"], "upgraded")
             self.assertGreater(entry["pause_ms"], 0)
             self.assertGreater(entry["total_ms"], entry["pause_ms"])
@@ -240,8 +241,12 @@ class Releases(DaemonTest):
                 if code:
                     self.assertEqual(entry["code"], code)
                 self.move(daemon, vm)
-        left = [path for path in daemon.folder.glob("control/**/*") if path.is_socket()]
-        self.assertEqual(left, [], "the daemon left names of sockets")
+        # a side keeps its control socket for 5 s after the upgrade has ended
+        wait_for(
+            lambda: not [path for path in daemon.folder.glob("control/**/*") if path.is_socket()],
+            12,
+            "no name of a control socket is left",
+        )
 
 
 class DaemonDies(DaemonTest):
@@ -287,7 +292,7 @@ class DaemonDies(DaemonTest):
 
     def test_nothing_stays_prepared_when_the_daemon_never_comes_back(self):
         vm = self.start("7.2", kind=FirmwareGuest, net=False, name="alone")
-        daemon = self.daemon(sections='[leases]\nprepared = "5s"\n[deadlines]\nprepare = "30s"')
+        daemon = self.daemon(sections='[leases]\nprepared = "5s"\n[deadlines]\nprepare = "20s"')
         vm.qmp.execute("x-hot-upgrade-fault", point="target.machine.ready", action="hang")
         with daemon.popen("upgrade", vm.name, "--to", "deb13", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as ctl:
             for line in ctl.stderr:

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 
-from case import NOISE_MS, Disk, Guest, QemuTest, find_qemu, main, other, tool
+from case import NOISE_MS, Disk, Guest, QemuTest, find_qemu, known_defect, main, other, tool
 from pair import Upgrade, UpgradeFailed, assert_runs_on_one, wait_for
 from processes import end_processes, wait_gone
 from qmp import QmpError
@@ -94,6 +94,7 @@ class StuckDisk(QemuTest):
     def test_nbd_disk_that_stops_answering_before_and_inside_the_freeze(self):
         self.stuck(self.nbd)
 
+    @known_defect(2)
     def test_fuse_file_that_stops_answering_before_and_inside_the_freeze(self):
         if not os.path.exists("/dev/fuse"):
             self.skipTest("no /dev/fuse")
