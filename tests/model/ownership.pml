@@ -5,15 +5,19 @@
  * README.md says what is left out. One atomic block is one step: a process can be killed, stopped or
  * overtaken between any two of them.
  *
- *   source: NONE -> PREPARING -> PREPARED -> F_STOPPED -> F_INACTIVE -> F_SAVED -> F_SENT -> CEDED -> EXIT
- *             ^          `----------`----------`-- lease, EOF, death, rollback --'  |         |
- *             |                                     U_CAS ---- CAS lost ------------|--> CEDED|
- *             `- U_RUN <- U_ACTIVATE <- U_RESET <- U_REAP <- U_KILL <---------------' revoke -'
+ *   source: NONE -> PREPARING -> PREPARED -> F_STOPPED -> F_DRAINED -> F_SAVED -> F_SENT -> CEDED -> EXIT
+ *             ^          `----------`----------`-- lease, EOF, death, rollback -'  |         |
+ *             |                                     U_CAS ---- CAS lost -----------|--> CEDED|
+ *             `- U_RUN <- U_RESET <- U_REAP (the guest may run again) <- U_KILL <--' revoke -'
  *   target: STARTING -> STANDBY -> LOADING -> LOADED -> ACTIVATE -> CAS -> RAN -> START -> RUNNING
  *
  * Words in shared memory: `owner` and `ran`. Both change by compare-and-swap only; the one exception
  * is U_RESET, when the child has been reaped and nobody else maps them.
  *   owner: source -> target | rolling_back          ran: no -> yes (target) | revoked (ceded source)
+ *
+ * Image: one open file, which the target inherits. Its lock lives until both have closed it, so nobody
+ * hands it over; what changes hands is use. The source has drained before LOAD, the target reads
+ * metadata after LOAD and writes after `ran`.
  *
  * Every MUT_x breaks one rule and has to be found; every VAR_x is a variant that has to pass.
  */
@@ -25,8 +29,8 @@
 mtype:owner_word = { by_source, by_target, rolling_back };
 mtype:ran_word   = { no, yes, revoked };
 mtype:message    = { msg_standby, msg_loaded, msg_running, msg_load, msg_go };
-mtype:source_state = { NONE, PREPARING, PREPARED, F_STOPPED, F_INACTIVE, F_SAVED, F_SENT, CEDED,
-                       U_CAS, U_KILL, U_REAP, U_RESET, U_ACTIVATE, U_RUN, S_EXIT };
+mtype:source_state = { NONE, PREPARING, PREPARED, F_STOPPED, F_DRAINED, F_SAVED, F_SENT, CEDED,
+                       U_CAS, U_KILL, U_REAP, U_RESET, U_RUN, S_EXIT };
 mtype:target_state = { ABSENT, STARTING, STANDBY, LOADING, LOADED, ACTIVATE, CAS, RAN, START,
                        RUNNING, T_EXIT };
 
@@ -51,7 +55,9 @@ bit t_killed;                           /* SIGKILL from the source is pending */
 bit s_stopped, t_stopped;               /* SIGSTOP */
 bit t_undying;                          /* stuck in the kernel: SIGKILL does not end it */
 bit s_runs = 1, t_runs;                 /* vCPUs of this process run */
-bit s_lock = 1, t_lock, x_lock;         /* image active, with its write lock (x: an outsider) */
+bit s_file = 1, t_file;                 /* holds a descriptor of the image's open file */
+bit locked = 1;                         /* that open file has its write lock */
+bit s_writes = 1;                       /* writes the image, or holds metadata back: not drained */
 
 /* The daemon. While it is up any command may arrive at any step, late or twice; one that does not fit the
  * state is refused and changes nothing, so it is no step. */
@@ -62,6 +68,11 @@ byte attempts;
 /* Ghosts: only properties read them. */
 bit load_sent, go_sent;
 bit guest_moved;                        /* a vCPU of the target of this attempt has run */
+#ifdef MUT_WRITE_BEFORE_RAN
+bit t_wrote;                            /* the target of this attempt has written the image */
+#else
+#define t_wrote guest_moved
+#endif
 bit stale;                              /* the source ran on after the state had been sealed */
 bit excused;                            /* SIGKILL hit the only process that had the VM */
 
@@ -71,10 +82,10 @@ bit excused;                            /* SIGKILL hit the only process that had
 #define S_EOF (s_deaf || (!t_baton && len(to_source) == 0))
 #define T_EOF ((t_deaf || !s_baton) && len(to_target) == 0)
 #define T_DYING (t_shot || t_killed || t == T_EXIT)
-#define UNDOABLE (s == PREPARING || s == PREPARED || s == F_STOPPED || s == F_INACTIVE || s == F_SAVED || s == F_SENT)
+#define UNDOABLE (s == PREPARING || s == PREPARED || s == F_STOPPED || s == F_DRAINED || s == F_SAVED || s == F_SENT)
 
 #ifdef MUT_NO_LEASE
-#define LEASE (s != F_STOPPED && s != F_INACTIVE && s != F_SAVED && s != F_SENT)
+#define LEASE (s != F_STOPPED && s != F_DRAINED && s != F_SAVED && s != F_SENT)
 #else
 #define LEASE true
 #endif
@@ -104,45 +115,79 @@ bit excused;                            /* SIGKILL hit the only process that had
 #define MAY_EXIT (ran == yes)
 #endif
 
+/* What lets a source resume whose child is killed, but not reaped. */
+#if defined(MUT_THAW_REVOKED)
+#define MAY_THAW true
+#elif defined(MUT_REAP_FIRST)
+#define MAY_THAW false
+#else
+#define MAY_THAW (owner == rolling_back)
+#endif
+
 /* The target can finish without the source. */
 #ifdef VAR_SEAL_COUNTS
 #define STATE_COMPLETE sealed
 #else
 #define STATE_COMPLETE load_sent
 #endif
-#ifdef VAR_ADOPT
-#define WORDS_ALLOW (ran != revoked)
-#else
 #define WORDS_ALLOW (owner != rolling_back && ran != revoked)
-#endif
 #define T_HEALTHY (t_alive && !T_DYING && STATE_COMPLETE && WORDS_ALLOW)
 #define T_NEEDS_NOBODY (load_sent && T_HEALTHY && owner != rolling_back && !t_stopped && (!one_by_one || go_sent || T_EOF))
 
 #define GUEST_RUNS (s_runs || t_runs)
 /* The named exceptions to "no endless pause". */
 #define EXCUSED ( excused                                           /* the owner was killed */ \
-    || (t_undying && T_DYING)                                       /* child that cannot die */ \
-    || x_lock                                                       /* an outsider has the image */ \
+    || (t_undying && T_DYING && owner == by_target)                 /* child with the word cannot die */ \
     || (s_alive && s_stopped && !T_NEEDS_NOBODY)                    /* the owner is stopped */ \
     || (t_alive && t_stopped && (ran == yes || !s_alive)) )         /* the owner is stopped */
 
+/* For a mutation that breaks more than one property: which of them not to look at. */
 #ifdef EXCLUSION_ONLY
 #define SURVIVAL(x) true
 #else
 #define SURVIVAL(x) (x)
 #endif
+#ifdef BOTH_ONLY
+#define NOT_ONLY_BOTH(x) true
+#else
+#define NOT_ONLY_BOTH(x) (x)
+#endif
 
 inline check_exclusion() {
     assert(!(s_runs && t_runs));
     assert(!(s_runs && (guest_moved || ran == yes)));
-    assert(!(s_lock && t_lock) && !(x_lock && (s_lock || t_lock)));
-    assert(!s_runs || s_lock);
-    assert(!t_runs || (t_lock && ran == yes && owner == by_target));
-    assert(!(t_runs && stale));
+    assert(!t_runs || (ran == yes && owner == by_target));
+    assert(NOT_ONLY_BOTH(!(t_runs && stale)));
+    assert(NOT_ONLY_BOTH(!(s_runs && t_wrote)));
+    assert(NOT_ONLY_BOTH(!(s_writes && t_runs)));
+    assert(locked && (!s_runs || s_file) && (!t_runs || t_file));
+}
+
+/* The source's vCPUs run again. */
+inline resume() {
+    s_runs = 1; s_writes = 1; stale = sealed;
+    check_exclusion();
+    assert(NOT_ONLY_BOTH(!(t_alive && owner == by_target)));      /* it may have touched taps */
+}
+
+/* The target makes the image its own: reads metadata anew, writes nothing. */
+inline activate() {
+    assert(NOT_ONLY_BOTH(!s_writes));
+#ifdef MUT_WRITE_BEFORE_RAN
+    t_wrote = 1;
+#endif
+}
+
+/* The target ends by itself; nothing is cleaned up. */
+inline give_up() {
+#ifdef MUT_UNLOCK_ON_FAIL
+    locked = 0;
+#endif
+    t = T_EXIT
 }
 
 inline spawn() {
-    assert(!t_alive && !t_runs && !t_lock);
+    assert(!t_alive && !t_runs && !t_file);
     attempts++;
     owner = by_source; ran = no; sealed = 0;          /* a new memfd and a new socketpair each time */
 #ifndef MUT_SAME_BATON
@@ -156,6 +201,12 @@ inline spawn() {
     od;
 #endif
     s_deaf = 0; t_deaf = 0; t_baton = 1;
+#ifndef MUT_OPEN_ANEW
+    t_file = 1;
+#endif
+#ifdef MUT_WRITE_BEFORE_RAN
+    t_wrote = 0;
+#endif
     t_alive = 1; t_zombie = 0; t_shot = 0; t_killed = 0; t_stopped = 0; t_undying = 0;
     one_by_one = 0; load_sent = 0; go_sent = 0; guest_moved = 0; stale = 0;
     t = STARTING;
@@ -178,21 +229,25 @@ end:
            :: one_by_one = 1
            fi;
            s = F_STOPPED }
-    :: atomic { S_CAN && s == F_STOPPED ->              /* retry, drain-timeout: before the seal only */
-           s_runs = 1; stale = sealed; check_exclusion(); s = PREPARED }
-#ifdef MUT_LOAD_BEFORE_UNLOCK
-    :: atomic { S_CAN && s == F_STOPPED && !s_deaf ->
-           sealed = 1; load_sent = 1; to_target!msg_load; s = F_INACTIVE }
-    :: atomic { S_CAN && s == F_INACTIVE -> s_lock = 0; s = F_SENT }
+    :: atomic { S_CAN && (s == F_STOPPED || s == F_DRAINED) ->      /* retry, drain-timeout: not after the seal */
+           resume(); s = PREPARED }
+#ifdef MUT_LOAD_BEFORE_DRAIN
+    :: atomic { S_CAN && s == F_STOPPED && !s_deaf && nfull(to_target) ->
+           sealed = 1; load_sent = 1; to_target!msg_load; s = F_SAVED }
+    :: atomic { S_CAN && s == F_SAVED -> s_writes = 0; s = F_SENT }
 #else
-    :: atomic { S_CAN && s == F_STOPPED -> s_lock = 0; s = F_INACTIVE }
-    :: atomic { S_CAN && s == F_INACTIVE -> sealed = 1; s = F_SAVED }
+    /* drained, metadata in the page cache; the lock stays */
+#ifdef MUT_INACTIVATE
+    :: atomic { S_CAN && s == F_STOPPED -> s_writes = 0; locked = 0; s = F_DRAINED }
+#else
+    :: atomic { S_CAN && s == F_STOPPED -> s_writes = 0; s = F_DRAINED }
+#endif
+    :: atomic { S_CAN && s == F_DRAINED -> sealed = 1; s = F_SAVED }
     :: atomic { S_CAN && s == F_SAVED && !s_deaf && nfull(to_target) ->
            load_sent = 1; to_target!msg_load; s = F_SENT }
 #endif
 #ifdef MUT_THAW_KEEPS_CHILD
-    :: atomic { S_CAN && (s == F_SAVED || s == F_SENT) && !t_lock && !x_lock && owner == by_source ->
-           s_lock = 1; s_runs = 1; stale = sealed; check_exclusion(); s = PREPARED }
+    :: atomic { S_CAN && (s == F_SAVED || s == F_SENT) && owner == by_source -> resume(); s = PREPARED }
 #endif
     :: atomic { S_CAN && s == F_SENT && !s_deaf && to_source?[msg_loaded] -> to_source?msg_loaded }
     :: atomic { S_CAN && s == F_SENT && !s_deaf && daemon_up && one_by_one && !go_sent && nfull(to_target) ->
@@ -213,7 +268,14 @@ end:
     :: atomic { S_CAN && s == F_SENT && daemon_up -> s = S_EXIT }
 #endif
 
-    /* rollback */
+    /* rollback. Who has won `owner` may resume as soon as the kill is sent: the child can never run, and
+     * may take for ever to die. The word stays, so that nothing new begins before the reap. */
+#ifdef MUT_THAW_BEFORE_CAS
+    :: atomic { S_CAN && s == U_CAS && !s_runs && owner == by_source -> resume() }
+#endif
+#ifdef MUT_THAW_BEFORE_KILL
+    :: atomic { S_CAN && s == U_KILL && !s_runs && owner == rolling_back -> resume() }
+#endif
 #ifdef MUT_SOURCE_STORES
     :: atomic { S_CAN && s == U_CAS && owner == by_source -> s = U_KILL }
     :: atomic { S_CAN && s == U_CAS && owner != by_source -> s = CEDED }
@@ -229,18 +291,14 @@ end:
 #ifdef MUT_RESET_EARLY
     :: atomic { S_CAN && s == U_REAP && owner != by_source -> owner = by_source }
 #endif
+    :: atomic { S_CAN && s == U_REAP && !s_runs && MAY_THAW -> resume() }
     :: atomic { S_CAN && s == U_REAP && REAPED -> s = U_RESET }
     :: atomic { S_CAN && s == U_RESET ->
 #ifndef VAR_NEVER_RESET
            owner = by_source;
 #endif
-           s = U_ACTIVATE }
-#ifdef MUT_NO_REACTIVATE
-    :: atomic { S_CAN && s == U_ACTIVATE -> s = U_RUN }
-#else
-    :: atomic { S_CAN && s == U_ACTIVATE && (s_lock || (!t_lock && !x_lock)) -> s_lock = 1; s = U_RUN }
-#endif
-    :: atomic { S_CAN && s == U_RUN -> s_runs = 1; check_exclusion(); s = NONE }
+           s = U_RUN }
+    :: atomic { S_CAN && s == U_RUN -> resume(); s = NONE }
 
     /* ceded */
     :: atomic { S_CAN && s == CEDED && CHILD_GONE && MAY_TAKE_BACK -> s = U_RESET }
@@ -261,24 +319,27 @@ end:
     :: atomic { T_CAN && t == STARTING ->
            if
            :: to_source!msg_standby; t = STANDBY
-           :: t = T_EXIT                                /* cannot build the machine */
+           :: give_up()                                 /* cannot build the machine */
            fi }
+#ifdef MUT_ACTIVATE_IN_STANDBY
+    :: atomic { T_CAN && t == STANDBY -> activate() }
+#endif
     :: atomic { T_CAN && t == STANDBY && to_target?[msg_load] ->
            to_target?msg_load; assert(sealed); t = LOADING }
 #ifdef MUT_HUP_FIRST
-    :: atomic { T_CAN && t == STANDBY && !s_baton -> t = T_EXIT }
+    :: atomic { T_CAN && t == STANDBY && !s_baton -> give_up() }
 #endif
     :: atomic { T_CAN && t == STANDBY && T_EOF ->
            if
 #ifdef VAR_SEAL_COUNTS
            :: sealed -> t = LOADING
 #endif
-           :: else -> t = T_EXIT
+           :: else -> give_up()
            fi }
     :: atomic { T_CAN && t == LOADING ->
            if
            :: to_source!msg_loaded; t = LOADED
-           :: t = T_EXIT; excused = excused || !s_alive  /* cannot load the state */
+           :: give_up(); excused = excused || !s_alive  /* cannot load the state */
            fi }
     :: atomic { T_CAN && t == LOADED && (!one_by_one || T_EOF) -> t = ACTIVATE }
 #ifdef VAR_SEAL_COUNTS
@@ -286,17 +347,18 @@ end:
 #endif
     :: atomic { T_CAN && t == LOADED && to_target?[msg_go] -> to_target?msg_go; t = ACTIVATE }
 
-    /* takeover: everything that can fail comes before the word */
-#ifdef MUT_LOAD_BEFORE_UNLOCK
-    :: atomic { T_CAN && t == ACTIVATE -> t_lock = 1; check_exclusion(); t = CAS }
+    /* takeover: everything that can fail comes before the word. The words hold even if a target goes on
+     * after SIGKILL was sent; that it begins no read of the image any more is taken for granted. */
+#ifdef MUT_OPEN_ANEW
+    :: atomic { T_CAN && !t_killed && t == ACTIVATE && !locked -> t_file = 1; locked = 1; activate(); t = CAS }
 #else
-    :: atomic { T_CAN && t == ACTIVATE && !s_lock && !x_lock -> t_lock = 1; check_exclusion(); t = CAS }
+    :: atomic { T_CAN && !t_killed && t == ACTIVATE -> activate(); t = CAS }
 #endif
-#ifdef MUT_EXIT_ON_LOCK
-    :: atomic { T_CAN && t == ACTIVATE && (s_lock || x_lock) && !T_EOF -> t = T_EXIT }
-#endif                                                  /* else: says so and waits: lease, or EOF */
+#ifdef MUT_EXIT_ON_READ
+    :: atomic { T_CAN && t == ACTIVATE && !T_EOF -> give_up() }
+#endif                                                  /* else: says so and tries again: lease, or EOF */
 #if defined(MUT_TARGET_STORES)
-    :: atomic { T_CAN && t == CAS && owner != by_source -> t = T_EXIT }
+    :: atomic { T_CAN && t == CAS && owner != by_source -> give_up() }
     :: atomic { T_CAN && t == CAS && owner == by_source -> t = RAN }
     :: atomic { T_CAN && t == RAN && owner != by_target -> owner = by_target }
     :: atomic { T_CAN && t == RAN && owner == by_target && ran == no -> ran = yes; t = START }
@@ -304,14 +366,14 @@ end:
     :: atomic { T_CAN && t == CAS ->
            if
            :: owner == by_source -> owner = by_target; t = RAN
-#if defined(VAR_ADOPT)
+#if defined(MUT_ADOPT_ON_DEATH)
            :: owner == rolling_back && !s_alive -> owner = by_target; t = RAN    /* pidfd says dead */
-           :: owner == rolling_back && s_alive -> t = T_EXIT
+           :: owner == rolling_back && s_alive -> give_up()
 #elif defined(MUT_ADOPT_ON_EOF)
            :: owner == rolling_back && T_EOF -> owner = by_target; t = RAN
-           :: owner == rolling_back && !(T_EOF) -> t = T_EXIT
+           :: owner == rolling_back && !(T_EOF) -> give_up()
 #else
-           :: else -> t = T_EXIT
+           :: else -> give_up()
 #endif
            fi }
 #ifdef MUT_RAN_LATE
@@ -321,7 +383,7 @@ end:
     :: atomic { T_CAN && t == RAN ->
            if
            :: ran == no -> ran = yes; t = START
-           :: else -> assert(ran == revoked); t = T_EXIT
+           :: else -> assert(ran == revoked); give_up()
            fi }
 #endif
 #endif
@@ -340,14 +402,17 @@ end:
     :: atomic { t_alive && T_DYING && !t_undying ->
            t_alive = 0; t_runs = 0; t_stopped = 0;
            excused = excused || (t_shot && (ran == yes || (s_shot && !s_alive))) }
-    :: atomic { !t_alive && t_lock -> t_lock = 0 }
+    :: atomic { !t_alive && t_file -> t_file = 0; locked = locked && s_file }
     :: atomic { !t_alive && t_baton -> t_baton = 0 }
-    :: atomic { !t_alive && t != ABSENT && !t_lock && !t_baton && !t_zombie -> t_zombie = 1 }
+    :: atomic { !t_alive && t != ABSENT && !t_file && !t_baton && !t_zombie -> t_zombie = 1 }
     :: atomic { s_alive && (s_shot || s == S_EXIT) ->
            assert(s != S_EXIT || owner == by_target);
+#ifdef MUT_EXIT_CLEANS_UP
+           locked = locked && s != S_EXIT;
+#endif
            s_alive = 0; s_runs = 0; s_stopped = 0;
            excused = excused || (s_shot && s != S_EXIT && !T_HEALTHY) }
-    :: atomic { !s_alive && s_lock -> s_lock = 0 }
+    :: atomic { !s_alive && s_file -> s_file = 0; locked = locked && t_file }
     :: atomic { !s_alive && s_baton -> s_baton = 0 }
     od
 }
@@ -393,16 +458,10 @@ end:
 }
 #endif
 
-/* Somebody else on the host, who wants the image when nobody holds it. */
+/* Somebody else on the host, who takes the image as soon as nobody has it locked. */
 active proctype outsider() {
     if
-    :: atomic { !s_lock && !t_lock -> x_lock = 1 };
-       if
-       :: x_lock = 0
-#ifndef PAUSE
-       :: skip                                          /* keeps it for ever: needs operator */
-#endif
-       fi
+    :: atomic { !locked -> assert(!s_alive && !t_alive); assert(SURVIVAL(excused)) }
     :: skip
     fi
 }
