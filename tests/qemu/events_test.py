@@ -6,9 +6,10 @@ was asked for happens, once, and in the process that has the guest by then."""
 import contextlib
 import os
 import signal
+import struct
 import time
 
-from case import QemuTest, find_qemu, known_defect, main, other
+from case import QemuTest, find_qemu, main, other
 from firmware import FirmwareGuest
 from pair import Upgrade, UpgradeFailed, assert_runs_on_one, wait_for
 from qmp import QmpClosed, QmpError
@@ -90,7 +91,6 @@ class AtThatMoment(QemuTest):
                     self.upgrade(vm, "10.0")
                     vm.check()
 
-    @known_defect(3)
     def test_reset_is_done_once_on_the_side_that_has_the_guest(self):
         """The monitor is the guest's: a reset through it stands for one by the guest."""
         for name, point in POINTS.items():
@@ -137,10 +137,43 @@ class AtThatMoment(QemuTest):
                 wait_for(lambda: not vm.processes(), 8, f"the VM ends: {vm.processes()}")
 
 
+class Firmware(QemuTest):
+    def test_files_of_fw_cfg_keep_their_numbers_and_contents(self):
+        """Firmware reads the directory once. 10.0 has a file more than 7.2 when it is given a kernel."""
+        vm = self.start("7.2")
+        before = fw_cfg_files(vm)
+        self.assertNotIn("etc/boot/kernel", before)
+        tables = fw_cfg_read(vm, *before["etc/smbios/smbios-tables"])
+        for base in ("10.0", "7.2", "10.0"):
+            self.upgrade(vm, base)
+            after = fw_cfg_files(vm)
+            self.assertEqual({name: after.get(name) for name in before}, before)
+            self.assertEqual(fw_cfg_read(vm, *after["etc/smbios/smbios-tables"]), tables)
+        self.assertIn("etc/boot/kernel", after)
+        vm.check()
+
+
+def fw_cfg_read(vm, key, size):
+    """What firmware reads from the file with that number."""
+    vm.qmp.hmp(f"o /h 0x510 {key:#x}")
+    answers = (vm.qmp.hmp("i /b 0x511") for _ in range(size))
+    return bytes(int(answer.rsplit("=", 1)[1], 16) for answer in answers)
+
+
+def fw_cfg_files(vm):
+    """Name to (number, size), as firmware reads it."""
+    count = int.from_bytes(fw_cfg_read(vm, 0x19, 4), "big")
+    directory = fw_cfg_read(vm, 0x19, 4 + 64 * count)[4:]
+    files = {}
+    for at in range(0, len(directory), 64):
+        size, key, _, name = struct.unpack(">IHH56s", directory[at : at + 64])
+        files[name.rstrip(b"\0").decode()] = (key, size)
+    return files
+
+
 class RealGuestActs(QemuTest):
     """The Linux guest itself reboots and powers off around a switch, again and again at another moment."""
 
-    @known_defect(1)
     def test_guest_that_reboots_around_the_switch_comes_up_and_the_next_upgrade_works(self):
         # without a disk: Linux fails what is in flight when it resets its virtio devices
         vm = self.start("7.2", vcpus=2, disk=None)

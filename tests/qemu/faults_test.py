@@ -43,7 +43,6 @@ SOURCE_HAS_ALL = {
     "source.freeze.begin",
     "source.freeze.stopped",
     "source.drain.done",
-    "source.inactivated",
     "source.save.begin",
 }
 # Points of the single steps and of the way back, which a switch that succeeds does not pass.
@@ -67,6 +66,9 @@ def attempt(vm, binary, faults, *, stepwise=False):
                 upgrade.switch(frozen_lease=FROZEN_LEASE_MS)
             upgrade.commit()
         except UpgradeFailed as failure:
+            if stepwise and failure.code == "wrong-state":
+                # between two steps nobody waits for an answer: the source has rolled back by itself, and says why here
+                return UpgradeFailed(upgrade.query()["last-error"])
             return failure
     return None
 

@@ -31,14 +31,6 @@ PATIENT = {"drain_deadline": 2000, "budget": 3000, "frozen_lease": 4000}
 _everything = contextlib.ExitStack()
 
 
-def known_defect(number):
-    """A test that shows an open defect of docs/known-defects.md: it runs under the ctest label `defect`, where it is
-    expected to fail, and nowhere else. Remove the mark with the defect."""
-    if os.environ.get("QHUP_DEFECTS"):
-        return lambda test: test
-    return unittest.skip(f"open defect {number} of docs/known-defects.md; run it with ctest -L defect")
-
-
 def keep(context):
     """Enters the context; it is left when the program ends."""
     return _everything.enter_context(context)
