@@ -72,6 +72,8 @@ constexpr std::array kRows{
         "The guest runs on another QEMU than the one that was asked for; look at it before anything else is done."},
     Row{Errc::guest_changed, "guest_changed", Severity::needs_operator,
         "The guest does not run as it did before the upgrade; look at its console."},
+    Row{Errc::target_remains, "target_remains", Severity::rolled_back,
+        "The guest runs on the old QEMU, but the new process was killed and hangs in the kernel, as on a disk that does not answer; the VM can be upgraded again as soon as that process has ended."},
     Row{Errc::source_remains, "source_remains", Severity::needs_operator,
         "The guest runs on the new QEMU, but the old process has not ended; end the old process once you have looked at it."},
     Row{Errc::split, "split", Severity::needs_operator,

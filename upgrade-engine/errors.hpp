@@ -43,6 +43,7 @@ enum class Errc {
     stopped,            ///< the run was stopped before this VM was paused
     wrong_target,       ///< the guest runs on a QEMU that is not the one that was asked for
     guest_changed,      ///< the guest does not run as it did before
+    target_remains,     ///< rolled back, but the killed target hangs in the kernel
     source_remains,     ///< the guest runs on the target, but the old process does not end
     split,              ///< both sides say that they run the guest
     vm_gone,            ///< neither side is there any more
@@ -82,6 +83,7 @@ inline constexpr std::array kAllErrcs{
     Errc::stopped,
     Errc::wrong_target,
     Errc::guest_changed,
+    Errc::target_remains,
     Errc::source_remains,
     Errc::split,
     Errc::vm_gone,

@@ -528,6 +528,21 @@ Failure make_stuck(const StepContext& context, const PairView& view) {
     );
 }
 
+/// The source has the guest back and only waits for a process that will never do anything again.
+bool has_guest_back(const Observation& source) {
+    return source.is(PairState::rolling_back) && !source.facts.run_state.empty() &&
+           source.facts.run_state != "finish-migrate";
+}
+
+Failure make_target_remains(const PairView& view) {
+    return make_failure(
+        Errc::target_remains,
+        "The guest runs on the old QEMU (process " + std::to_string(view.source.facts.claimed_pid) +
+            ") again, but the new one was killed and does not end.",
+        view.source.facts.rollback_waits_for
+    );
+}
+
 /// Whether another upgrade is in progress there, so that nothing is left of ours.
 bool is_of_another(const StepContext& context, const Observation& source) {
     return source.answers() && source.facts.state != PairState::none &&
@@ -567,6 +582,14 @@ awaitable<StepResult> undo_pair(StepContext& context) {
         case Action::vm_gone: co_return unknown(make_explained(Errc::vm_gone));
         case Action::wait:
         case Action::lost_contact: break;
+        }
+        if (context.deadline.is_over() && has_guest_back(view.source)) {
+            if (context.report.failure) {
+                add_also(*context.report.failure, make_target_remains(view));
+            } else {
+                context.report.failure = make_target_remains(view);
+            }
+            co_return ok();
         }
         if (context.deadline.is_over()) {
             Failure failure = view.source.answers() ? make_stuck(context, view)

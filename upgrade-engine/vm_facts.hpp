@@ -90,7 +90,7 @@ struct LastError {
 struct SwitchTimings {
     std::chrono::nanoseconds flush{};    ///< before the pause: images flushed while the guest ran
     std::chrono::nanoseconds stop{};     ///< vCPUs stopped
-    std::chrono::nanoseconds drain{};    ///< requests in flight counted down, images inactivated
+    std::chrono::nanoseconds drain{};    ///< requests in flight counted down, metadata written
     std::chrono::nanoseconds save{};     ///< device state written
     std::chrono::nanoseconds load{};     ///< target: device state read
     std::chrono::nanoseconds activate{}; ///< target: images and back ends taken

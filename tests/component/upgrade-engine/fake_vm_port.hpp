@@ -127,6 +127,7 @@ public:
     std::map<std::string, std::deque<Fault>> faults; ///< by command, for its first calls
     std::function<void()> on_look = [] {};           ///< before each look at the source
     PairState after_prepare = PairState::prepared;   ///< what the source is in then
+    PairState after_rollback = PairState::none;      ///< likewise
     std::chrono::milliseconds switch_time{0};
     int pauses_now = 0;
     int most_pauses = 0;
@@ -219,7 +220,7 @@ private:
         if (source.facts.state == PairState::ceded) {
             return wrong_state();
         }
-        source.facts.state = PairState::none;
+        source.facts.state = after_rollback;
         target.is_there = false;
         return {};
     }

@@ -335,6 +335,21 @@ TEST_CASE("a rollback that never succeeds needs an operator", "[upgrade][runner]
     CHECK_THAT(to_text(*report.failure), Catch::Contains("disk.img"));
 }
 
+TEST_CASE(
+    "a guest that is back counts as rolled back while the killed target lingers",
+    "[upgrade][runner]"
+) {
+    FakeVmPort port;
+    port.source.facts.rollback_waits_for = "process 4711 to end";
+    port.source.facts.run_state = "running";
+    port.faults["switch_over"] = {Fault{Kind::lost_before}};
+    port.after_rollback = PairState::rolling_back;
+    const auto report = run_one(port);
+    CHECK(word(report.phase) == "rolled_back");
+    CHECK_THAT(to_text(*report.failure), Catch::Contains("does not end"));
+    CHECK_THAT(to_text(*report.failure), Catch::Contains("4711"));
+}
+
 TEST_CASE("a standby that fails leaves the VM refused with QEMU's reason", "[upgrade][runner]") {
     FakeVmPort port;
     port.after_prepare = PairState::none;
