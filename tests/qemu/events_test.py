@@ -178,7 +178,7 @@ class RealGuestActs(QemuTest):
         # without a disk: Linux fails what is in flight when it resets its virtio devices
         vm = self.start("7.2", vcpus=2, disk=None)
         outcomes = []
-        for delay in (0.0, 0.05, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.24, 0.3, 0.4, 1.0):
+        for delay in (0.0, 0.1, 0.16, 0.2, 0.24, 1.0):
             with self.subTest(delay=delay):
                 boots = vm.serial.boots
                 vm.serial.expect_reboot()
