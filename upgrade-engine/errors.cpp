@@ -88,6 +88,8 @@ constexpr std::array kRows{
         "The old QEMU cannot take the guest back yet and goes on trying; remove what it waits for."},
     Row{Errc::guest_lost, "guest_lost", Severity::needs_operator,
         "The new QEMU ended after the guest had run on it, so the guest is down and cannot go back to the old one; read QEMU's reason and start the VM again."},
+    Row{Errc::journal_failed, "journal_failed", Severity::transient,
+        "What the upgrade was about to do could not be written to the journal, so it was not begun, and the guest was not paused; make room below state_dir or read the log of qhupd, and start the upgrade again."},
 };
 // clang-format on
 

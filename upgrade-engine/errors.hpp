@@ -51,6 +51,7 @@ enum class Errc {
     unexpected_answer,  ///< QEMU's answer does not have the form of docs/qmp.md
     rollback_stuck,     ///< the source cannot take the guest back
     guest_lost,         ///< the target ended after the guest had run on it
+    journal_failed,     ///< what was about to be done could not be written down first
 };
 
 /// Every code, in the order of the enumeration.
@@ -91,6 +92,7 @@ inline constexpr std::array kAllErrcs{
     Errc::unexpected_answer,
     Errc::rollback_stuck,
     Errc::guest_lost,
+    Errc::journal_failed,
 };
 
 [[nodiscard]] const Category& upgrade_category() noexcept;

@@ -81,20 +81,23 @@ struct PhaseRow {
     std::chrono::milliseconds deadline; ///< for the whole phase, retries included; zero: none
     bool idempotent;                    ///< its step may be run again without asking first
     bool vm_paused;                     ///< the guest may be paused in it
+    bool intent_first;                  ///< does not begin before its intent is durable
 };
 
 // clang-format off
 inline constexpr std::array kPhaseRows{
-    //       phase                undo                   deadline                         idempotent paused
-    PhaseRow{Phase::queued,       Phase::refused,        std::chrono::milliseconds{0},     true,  false},
-    PhaseRow{Phase::preflight,    Phase::refused,        std::chrono::milliseconds{10000}, true,  false},
-    PhaseRow{Phase::prepare,      Phase::discarding,     std::chrono::milliseconds{45000}, false, false},
-    PhaseRow{Phase::await_pause,  Phase::discarding,     std::chrono::milliseconds{0},     true,  false},
-    PhaseRow{Phase::switch_over,  Phase::rolling_back,   std::chrono::milliseconds{20000}, false, true},
-    PhaseRow{Phase::verify,       Phase::rolling_back,   std::chrono::milliseconds{15000}, true,  false},
-    PhaseRow{Phase::commit,       Phase::needs_operator, std::chrono::milliseconds{10000}, true,  false},
-    PhaseRow{Phase::discarding,   Phase::needs_operator, std::chrono::milliseconds{30000}, true,  false},
-    PhaseRow{Phase::rolling_back, Phase::needs_operator, std::chrono::milliseconds{30000}, true,  true},
+    // Intent first: what touches the VM and need not be done. An undo, and what only leads forward,
+    // must not wait for a disk.
+    //       phase                undo                   deadline                         idempotent paused intent
+    PhaseRow{Phase::queued,       Phase::refused,        std::chrono::milliseconds{0},     true,  false, false},
+    PhaseRow{Phase::preflight,    Phase::refused,        std::chrono::milliseconds{10000}, true,  false, false},
+    PhaseRow{Phase::prepare,      Phase::discarding,     std::chrono::milliseconds{45000}, false, false, true},
+    PhaseRow{Phase::await_pause,  Phase::discarding,     std::chrono::milliseconds{0},     true,  false, false},
+    PhaseRow{Phase::switch_over,  Phase::rolling_back,   std::chrono::milliseconds{20000}, false, true,  true},
+    PhaseRow{Phase::verify,       Phase::rolling_back,   std::chrono::milliseconds{15000}, true,  false, false},
+    PhaseRow{Phase::commit,       Phase::needs_operator, std::chrono::milliseconds{10000}, true,  false, false},
+    PhaseRow{Phase::discarding,   Phase::needs_operator, std::chrono::milliseconds{30000}, true,  false, false},
+    PhaseRow{Phase::rolling_back, Phase::needs_operator, std::chrono::milliseconds{30000}, true,  true,  false},
 };
 // clang-format on
 
@@ -218,6 +221,23 @@ namespace plan_detail {
     return true;
 }
 
+/// Nobody waits for a disk while the guest may be paused: what waits for its intent comes only
+/// after phases in which the guest runs.
+[[nodiscard]] constexpr bool no_disk_inside_the_pause() noexcept {
+    return std::all_of(kTransitions.begin(), kTransitions.end(), [](const Transition& row) {
+        return is_terminal(row.to) || !row_of(row.to).intent_first || !row_of(row.from).vm_paused;
+    });
+}
+
+/// A phase that is not begun for want of a durable intent is declined: nothing was done, so it must
+/// not lead to the undo of what was not done.
+[[nodiscard]] constexpr bool unwritten_intents_end_refused() noexcept {
+    return std::all_of(kPhaseRows.begin(), kPhaseRows.end(), [](const PhaseRow& row) {
+        const Phase to = next(row.phase, Outcome::declined);
+        return !row.intent_first || to == Phase::refused || to == Phase::discarding;
+    });
+}
+
 } // namespace plan_detail
 
 static_assert(plan_detail::table_is_total(), "a phase misses a row, or has one too many");
@@ -226,5 +246,7 @@ static_assert(plan_detail::every_phase_is_reachable(), "a phase cannot be reache
 static_assert(plan_detail::no_cycle(), "an upgrade could go round in circles");
 static_assert(plan_detail::pauses_are_bounded(), "a pause without a deadline");
 static_assert(plan_detail::refused_means_never_paused(), "a paused guest could end in refused");
+static_assert(plan_detail::no_disk_inside_the_pause(), "a paused guest could wait for a disk");
+static_assert(plan_detail::unwritten_intents_end_refused(), "not begun, but undone");
 
 } // namespace qhup::upgrade

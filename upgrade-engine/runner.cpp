@@ -19,9 +19,16 @@ bool is_cancellable(Phase phase) {
 /// Walks one VM through the table. Lives in the frame of run_upgrade() or run_recovery().
 class Runner {
 public:
-    Runner(VmPort& port, SlotGate::Turn* turn, UpgradeRequest request, UpgradeObserver observer)
+    Runner(
+        VmPort& port,
+        SlotGate::Turn* turn,
+        UpgradeRequest request,
+        UpgradeObserver observer,
+        IntentWriter write_intent
+    )
         : request_(std::move(request)),
           observer_(std::move(observer)),
+          write_intent_(std::move(write_intent)),
           context_{port, request_, report_, turn, Deadline::never(), {}, {}} {
         report_.vm = request_.vm;
         report_.upgrade = request_.upgrade;
@@ -35,6 +42,7 @@ public:
         while (!is_terminal(report_.phase)) {
             const Phase phase = report_.phase;
             const StepResult result = co_await run_phase(phase);
+            report_.marks.back().ended = result.outcome;
             if (result.failure) {
                 note(*result.failure);
             }
@@ -76,7 +84,7 @@ public:
 private:
     void enter(Phase phase) {
         report_.phase = phase;
-        report_.marks.push_back({phase, std::chrono::steady_clock::now()});
+        report_.marks.push_back({phase, std::chrono::steady_clock::now(), std::nullopt});
         if (observer_) {
             observer_(report_);
         }
@@ -110,6 +118,12 @@ private:
         if (is_given_up) {
             co_return make_cancelled();
         }
+        if (row_of(phase).intent_first && write_intent_) {
+            const Result<void> written = co_await write_intent(phase);
+            if (written.has_error()) {
+                co_return make_not_begun(written.error());
+            }
+        }
         const std::chrono::milliseconds time = request_.config.deadline_of(phase);
         context_.deadline = time.count() == 0 ? Deadline::never() : Deadline::in(time);
         StepResult result = co_await run_step(context_, phase);
@@ -127,6 +141,28 @@ private:
             co_return make_cancelled();
         }
         co_return result;
+    }
+
+    /// Bounded also by the lease: while we wait for a disk, nobody renews it.
+    awaitable<Result<void>> write_intent(Phase phase) {
+        const auto half_lease =
+            std::chrono::duration_cast<std::chrono::milliseconds>(request_.config.lease / 2);
+        const auto patience = std::min(request_.config.intent_timeout, half_lease);
+        const std::string doing = "writing the intent of " + std::string(to_string(phase));
+        auto writing = write_intent_(report_, Deadline::in(patience));
+        const Result<void> written = co_await std::move(writing);
+        co_return with_context(written, doing);
+    }
+
+    static StepResult make_not_begun(const Failure& why) {
+        if (is_cancelled(why)) {
+            return make_cancelled();
+        }
+        return {
+            Outcome::declined,
+            make_failure(
+                Errc::journal_failed, std::string(explain(Errc::journal_failed)), to_text(why)
+            )};
     }
 
     static StepResult make_cancelled() {
@@ -158,6 +194,7 @@ private:
 
     UpgradeRequest request_;
     UpgradeObserver observer_;
+    IntentWriter write_intent_;
     UpgradeReport report_;
     StepContext context_;
     bool has_pause_slot_ = false;
@@ -181,9 +218,12 @@ awaitable<UpgradeReport> run_upgrade(
     VmPort& port,
     std::shared_ptr<SlotGate::Turn> turn,
     UpgradeRequest request,
-    UpgradeObserver observer
+    UpgradeObserver observer,
+    IntentWriter write_intent
 ) {
-    Runner runner(port, turn.get(), std::move(request), std::move(observer));
+    Runner runner(
+        port, turn.get(), std::move(request), std::move(observer), std::move(write_intent)
+    );
     UpgradeReport report = co_await runner.run(Phase::queued);
     co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
     co_return report;
@@ -196,7 +236,7 @@ run_recovery(VmPort& port, RecoveryRequest request, UpgradeObserver observer) {
     as_upgrade.vm = std::move(request.vm);
     as_upgrade.upgrade = std::move(request.upgrade);
     as_upgrade.config = std::move(request.config);
-    Runner runner(port, nullptr, std::move(as_upgrade), std::move(observer));
+    Runner runner(port, nullptr, std::move(as_upgrade), std::move(observer), {});
     const Phase first = co_await runner.find_first_phase();
     UpgradeReport report = co_await runner.run(first);
     co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());

@@ -33,8 +33,9 @@ struct RunnerConfig {
     std::chrono::milliseconds watch_window{300}; ///< how long the target must run before commit
     std::chrono::nanoseconds lease{std::chrono::seconds(60)}; ///< in prepared; renewed at a third
     SwitchLimits switch_limits;                               ///< bounds of the pause
-    std::uint32_t switch_attempts = 5;          ///< tries when QEMU says retry, drain-timeout
-    std::chrono::milliseconds retry_delay{200}; ///< between two of them
+    std::uint32_t switch_attempts = 5;              ///< tries when QEMU says retry, drain-timeout
+    std::chrono::milliseconds retry_delay{200};     ///< between two of them
+    std::chrono::milliseconds intent_timeout{5000}; ///< for writing what is about to be done
 
     /// Deadline of a phase: the one set here, or that of the table; verify has more if its window
     /// needs it. Zero: none.
@@ -56,6 +57,7 @@ struct UpgradeRequest {
 struct PhaseMark {
     Phase phase;
     std::chrono::steady_clock::time_point at; ///< when it was entered
+    std::optional<Outcome> ended;             ///< how its step ended; nothing while it goes on
 };
 
 /// Everything that is known about one upgrade, so far or at its end.
@@ -82,8 +84,15 @@ struct UpgradeReport {
 /// Called on the VM's strand at every change of phase, with the report so far. Must not block.
 using UpgradeObserver = std::function<void(const UpgradeReport&)>;
 
+/// Called on the VM's strand before a phase that plan.hpp marks `intent_first` begins; the report's
+/// phase is the one that is about to begin. Returns when that survives a crash of the host.
+/// Errors:        any; the phase is then not begun
+/// Cancellation:  ends the wait
+using IntentWriter = std::function<awaitable<Result<void>>(UpgradeReport, Deadline)>;
+
 /// Upgrades one VM and returns when the phase is terminal. Never fails otherwise and never throws.
 ///
+/// @param write_intent  none: nothing is written; for tests, and where nobody must remember
 /// Cancellation: until the switch begins it stops at the next wait, discards the standby and ends
 /// in
 ///               refused; from the switch on it is not cancellable, and bounded by its deadlines.
@@ -93,7 +102,8 @@ using UpgradeObserver = std::function<void(const UpgradeReport&)>;
     VmPort& port,
     std::shared_ptr<SlotGate::Turn> turn,
     UpgradeRequest request,
-    UpgradeObserver observer
+    UpgradeObserver observer,
+    IntentWriter write_intent = {}
 );
 
 /// A pair that was found after a restart of the daemon.

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <optional>
 
 using namespace qhup;
@@ -41,15 +42,19 @@ struct World {
     TaskGroup tasks{io.get_executor()};
     SlotGate gate{io.get_executor(), {8, 1}};
     BatchId batch = gate.add_batch({8, 0});
+    IntentWriter write_intent;
 
     static awaitable<void> upgrade_into(
         VmPort* port,
         std::shared_ptr<SlotGate::Turn> turn,
         UpgradeRequest request,
         UpgradeObserver observer,
+        IntentWriter write_intent,
         std::optional<UpgradeReport>* into
     ) {
-        *into = co_await run_upgrade(*port, turn, std::move(request), std::move(observer));
+        *into = co_await run_upgrade(
+            *port, turn, std::move(request), std::move(observer), std::move(write_intent)
+        );
     }
 
     static awaitable<void>
@@ -65,7 +70,8 @@ struct World {
     ) {
         auto turn = gate.add_vm(batch);
         tasks.spawn(
-            "upgrade", upgrade_into(&port, turn, std::move(request), std::move(observer), &into)
+            "upgrade",
+            upgrade_into(&port, turn, std::move(request), std::move(observer), write_intent, &into)
         );
     }
 
@@ -119,7 +125,77 @@ std::string code_of(const UpgradeReport& report) {
     return report.failure ? wire_code_of(report.failure->code) : "";
 }
 
+/// A journal that fails before one phase, and remembers what had been done at each intent.
+struct FakeJournal {
+    std::vector<std::string> intents;
+    std::optional<Phase> fails_at;
+    bool is_slow = false; // fails by its deadline only
+
+    static awaitable<Result<void>>
+    write(FakeJournal* self, FakeVmPort* port, UpgradeReport report, Deadline deadline) {
+        const std::string last = port->calls.empty() ? "nothing" : port->calls.back();
+        self->intents.push_back(word(report.phase) + " after " + last);
+        if (self->fails_at != report.phase) {
+            co_return Result<void>();
+        }
+        if (self->is_slow) {
+            ignore(co_await sleep_until(deadline), "it takes as long as it may");
+            co_return make_failure(qhup::Errc::timed_out, "waiting for the disk");
+        }
+        co_return make_system_failure(ENOSPC, "writing the journal");
+    }
+
+    IntentWriter writer(FakeVmPort& port) {
+        return [this, vm = &port](UpgradeReport report, Deadline deadline) {
+            return write(this, vm, std::move(report), deadline);
+        };
+    }
+};
+
 } // namespace
+
+TEST_CASE("what touches the VM is written down before it is done", "[upgrade][runner]") {
+    FakeVmPort port;
+    FakeJournal journal;
+    World world;
+    world.write_intent = journal.writer(port);
+    const auto report = world.upgrade(port, make_request());
+    CHECK(word(report.phase) == "upgraded");
+    CHECK(journal.intents == Calls{"prepare after nothing", "switch_over after renew"});
+    for (std::size_t i = 0; i + 1 < report.marks.size(); ++i) {
+        CHECK(report.marks[i].ended == Outcome::ok);
+    }
+    CHECK_FALSE(report.marks.back().ended.has_value());
+}
+
+TEST_CASE("what cannot be written down is not begun", "[upgrade][runner]") {
+    struct Row {
+        Phase phase;
+        Calls calls;
+    };
+    const Row rows[] = {
+        {Phase::prepare, {}},
+        {Phase::switch_over, {"prepare", "renew", "rollback"}},
+    };
+    for (const Row& row : rows) {
+        for (const bool is_slow : {false, true}) {
+            INFO(word(row.phase) << " slow " << is_slow);
+            FakeVmPort port;
+            FakeJournal journal;
+            journal.fails_at = row.phase;
+            journal.is_slow = is_slow;
+            World world;
+            world.write_intent = journal.writer(port);
+            UpgradeRequest request = make_request();
+            request.config.intent_timeout = 5ms;
+            const auto report = world.upgrade(port, std::move(request));
+            CHECK(word(report.phase) == "refused");
+            CHECK(code_of(report) == "journal_failed");
+            CHECK(port.calls == row.calls);
+            CHECK(port.guest() == "source");
+        }
+    }
+}
 
 TEST_CASE("an upgrade of a willing VM ends on the target", "[upgrade][runner]") {
     FakeVmPort port;

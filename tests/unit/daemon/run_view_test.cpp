@@ -16,8 +16,8 @@ const RunFacts kRun{
 upgrade::UpgradeReport report_in(Phase phase) {
     upgrade::UpgradeReport report;
     report.phase = phase;
-    report.marks = {{Phase::queued, kStart}, {Phase::preflight, kStart + 10ms}};
-    report.marks.push_back({phase, kStart + 50ms});
+    report.marks = {{Phase::queued, kStart, {}}, {Phase::preflight, kStart + 10ms, {}}};
+    report.marks.push_back({phase, kStart + 50ms, std::nullopt});
     return report;
 }
 
@@ -37,10 +37,10 @@ TEST_CASE(
 ) {
     auto report = report_in(Phase::upgraded);
     report.marks = {
-        {Phase::queued, kStart},
-        {Phase::preflight, kStart + 10ms},
-        {Phase::verify, kStart + 30ms},
-        {Phase::upgraded, kStart + 2s}};
+        {Phase::queued, kStart, {}},
+        {Phase::preflight, kStart + 10ms, {}},
+        {Phase::verify, kStart + 30ms, {}},
+        {Phase::upgraded, kStart + 2s, {}}};
     report.timings = upgrade::SwitchTimings();
     report.timings->pause = 12ms;
     report.to_text = "10.0.13";

@@ -86,3 +86,12 @@ TEST_CASE("undo phases never lead forward", "[upgrade][plan]") {
         }
     }
 }
+
+TEST_CASE("only what touches the VM and may be left undone waits for a disk", "[upgrade][plan]") {
+    for (const PhaseRow& row : kPhaseRows) {
+        INFO(to_string(row.phase));
+        const bool waits = row.phase == Phase::prepare || row.phase == Phase::switch_over;
+        CHECK(row.intent_first == waits);
+        CHECK_FALSE((row.intent_first && is_undo(row.phase)));
+    }
+}
