@@ -62,7 +62,7 @@ ExitStatus exit_status_of(const daemon::Problem& problem) noexcept {
     if (problem.code == "nothing_to_do") {
         return ExitStatus::nothing_to_do;
     }
-    if (problem.code == "release_unusable") {
+    if (problem.code == "release_unusable" || problem.code == "journal_failed") {
         return ExitStatus::refused; // no VM was touched
     }
     switch (problem.status) {

@@ -67,9 +67,19 @@ struct CheckView {
     std::vector<BlockerView> blockers; ///< everything against it
 };
 
+/// One phase of an upgrade that was entered.
+struct StepView {
+    std::string phase;       ///< of the engine's table, never a terminal one
+    std::uint64_t at_ms = 0; ///< when it was entered, from the start of the run
+    std::string outcome; ///< how it ended: ok, failed, declined, unknown; "" if nobody saw it end
+
+    bool operator==(const StepView&) const = default;
+};
+
 /// One VM inside a run.
 struct RunVmView {
     std::string vm;                 ///< its name
+    std::string upgrade;            ///< id of its upgrade: of the control sockets and in QEMU
     std::string phase;              ///< of the engine's table, see docs/api.md
     std::uint64_t since_ms = 0;     ///< when the phase was entered, from the start of the run
     std::string outcome;            ///< "" while it runs; see docs/api.md
@@ -79,6 +89,9 @@ struct RunVmView {
     std::string next_step;          ///< what to do now; else ""
     std::string from;               ///< version before
     std::string to;                 ///< version after, or the release that was wanted
+    std::string from_build_id;      ///< of the binary before; "" if unknown
+    std::string to_build_id;        ///< of the release's binary; "" if unknown
+    std::vector<StepView> steps;    ///< what was done, in order; after a restart it goes on
     std::optional<double> pause_ms; ///< how long the guest stood still, if it was paused
     std::optional<double> total_ms; ///< from the VM's start in the run until its outcome
     std::map<std::string, std::int64_t> timings_ns; ///< each part of the switch, by its QMP name
@@ -136,6 +149,7 @@ nlohmann::json to_json(const BlockerView& value);
 nlohmann::json to_json(const VmView& value);
 nlohmann::json to_json(const ReleaseView& value);
 nlohmann::json to_json(const CheckView& value);
+nlohmann::json to_json(const StepView& value);
 nlohmann::json to_json(const RunVmView& value);
 nlohmann::json to_json(const RunView& value);
 nlohmann::json to_json(const RunEvent& value);

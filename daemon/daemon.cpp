@@ -96,6 +96,7 @@ private:
         runs_.request_stop();
         work_.request_stop();
         co_await work_.join();
+        co_await runs_.close_journal();
         ignore(co_await sleep_until(Deadline::in(kLastWords)), "a pause");
         service_.request_stop();
         co_await service_.join();
@@ -158,6 +159,7 @@ void raise_descriptor_limit() {
 
 int run_daemon(const Config& config) {
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGXFSZ, SIG_IGN); // a limit for files is an error of the journal, not our end
     raise_descriptor_limit();
     namespace fs = std::filesystem;
     for (const std::string& folder : {config.control_dir, config.state_dir}) {

@@ -31,6 +31,8 @@ Row row_of(ProblemCode code) noexcept {
     case ProblemCode::vm_unreachable: return {"vm_unreachable", 422, "The VM does not answer"};
     case ProblemCode::too_many_runs: return {"too_many_runs", 429, "Too many runs"};
     case ProblemCode::internal_error: return {"internal_error", 500, "qhupd has a bug"};
+    case ProblemCode::journal_failed:
+        return {"journal_failed", 507, "The journal cannot be written"};
     case ProblemCode::stopping: return {"stopping", 503, "qhupd is stopping"};
     }
     return {"internal_error", 500, "qhupd has a bug"};

@@ -28,6 +28,7 @@ enum class ProblemCode : std::uint8_t {
     vm_unreachable,     ///< the VM does not answer
     too_many_runs,      ///< wait until one has finished
     internal_error,     ///< a bug
+    journal_failed,     ///< what was asked cannot be written down, so it is not begun
     stopping,           ///< the daemon is going away
 };
 
@@ -46,6 +47,7 @@ inline constexpr std::array kAllProblemCodes{
     ProblemCode::vm_unreachable,
     ProblemCode::too_many_runs,
     ProblemCode::internal_error,
+    ProblemCode::journal_failed,
     ProblemCode::stopping,
 };
 

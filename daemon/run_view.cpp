@@ -64,13 +64,32 @@ begin_of(const upgrade::UpgradeReport& report, const RunFacts& run) {
     return first == report.marks.end() ? report.marks.back().at : first->at;
 }
 
+std::uint64_t
+ms_since(std::chrono::steady_clock::time_point start, std::chrono::steady_clock::time_point point) {
+    const auto time = std::chrono::duration_cast<std::chrono::milliseconds>(point - start);
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, time.count()));
+}
+
+StepView
+make_step(const upgrade::PhaseMark& mark, std::chrono::steady_clock::time_point run_started) {
+    return {
+        .phase = std::string(upgrade::to_string(mark.phase)),
+        .at_ms = ms_since(run_started, mark.at),
+        .outcome = mark.ended ? std::string(upgrade::to_string(*mark.ended)) : std::string(),
+    };
+}
+
 } // namespace
 
 RunVmView make_queued_view(const RunFacts& run) {
     RunVmView view;
     view.vm = run.vm;
+    view.upgrade = run.upgrade;
     view.to = run.release;
     view.from = run.from;
+    view.from_build_id = run.from_build_id;
+    view.to_build_id = run.to_build_id;
+    view.steps = run.steps_before;
     view.phase = std::string(upgrade::to_string(Phase::queued));
     return view;
 }
@@ -84,6 +103,24 @@ RunVmView make_refused_view(
     view.code = std::move(code);
     view.message = std::move(message);
     view.next_step = std::move(next_step);
+    return view;
+}
+
+RunVmView make_view_without_pair(
+    const RunFacts& run, const upgrade::Ending& ending, const std::string& version
+) {
+    RunVmView view = make_queued_view(run);
+    view.phase = std::string(upgrade::to_string(ending.phase));
+    view.outcome = view.phase;
+    view.code = ending.code ? wire_code_of(make_error_code(*ending.code)) : std::string();
+    view.message = ending.sentence;
+    if (ending.phase == Phase::upgraded) {
+        view.to = version.empty() ? view.to : version;
+    } else if (ending.phase == Phase::lost_contact || ending.phase == Phase::needs_operator) {
+        view.next_step = "'qhupd-ctl show " + run.vm + "' shows how it stands now.";
+    } else {
+        view.next_step = "Upgrade it again.";
+    }
     return view;
 }
 
@@ -118,10 +155,12 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
         view.timings_ns = upgrade::to_map_ns(*report.timings);
     }
     if (!report.marks.empty()) {
-        const auto since = report.marks.back().at - run.started;
-        view.since_ms = static_cast<std::uint64_t>(std::max<std::int64_t>(
-            0, std::chrono::duration_cast<std::chrono::milliseconds>(since).count()
-        ));
+        view.since_ms = ms_since(run.started, report.marks.back().at);
+        for (const upgrade::PhaseMark& mark : report.marks) {
+            if (!upgrade::is_terminal(mark.phase)) {
+                view.steps.push_back(make_step(mark, run.started));
+            }
+        }
         if (!view.outcome.empty()) {
             view.total_ms = Milliseconds(end_of(report) - begin_of(report, run)).count();
         }

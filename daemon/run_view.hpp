@@ -4,19 +4,25 @@
 #pragma once
 
 #include "daemon/api_types.hpp"
+#include "upgrade-engine/recovery.hpp"
 #include "upgrade-engine/runner.hpp"
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 namespace qhup::daemon {
 
 /// What is true of the run that the report belongs to.
 struct RunFacts {
-    std::string vm;      ///< name
-    std::string release; ///< wanted; "" for recovery
-    std::string from;    ///< version that the VM had when the run began; "" if unknown
+    std::string vm;            ///< name
+    std::string upgrade;       ///< id of the VM's upgrade
+    std::string release;       ///< wanted; "" for recovery
+    std::string from;          ///< version that the VM had when the run began; "" if unknown
+    std::string from_build_id; ///< of the binary that the VM had; "" if unknown
+    std::string to_build_id;   ///< of the release's binary; "" for recovery
     bool is_dry_run = false;
+    std::vector<StepView> steps_before;            ///< what a daemon before us did
     std::chrono::steady_clock::time_point started; ///< of the run
 };
 
@@ -31,6 +37,12 @@ RunVmView make_queued_view(const RunFacts& run);
 /// A VM that was refused before the engine saw it.
 RunVmView make_refused_view(
     const RunFacts& run, std::string code, std::string message, std::string next_step
+);
+
+/// A VM of which only the journal's record and the VM itself were left after a restart.
+/// @param version  that the VM has now; "" if unknown
+RunVmView make_view_without_pair(
+    const RunFacts& run, const upgrade::Ending& ending, const std::string& version
 );
 
 } // namespace qhup::daemon

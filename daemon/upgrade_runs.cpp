@@ -2,6 +2,7 @@
 #include "daemon/upgrade_runs.hpp"
 
 #include "common/log.hpp"
+#include "daemon/journal_rows.hpp"
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
 #include "daemon/run_view.hpp"
@@ -19,7 +20,10 @@ using upgrade::QmpVmPort;
 using upgrade::QmpVmPortConfig;
 using upgrade::UpgradeReport;
 
-constexpr std::size_t kRememberedRuns = 100;
+constexpr milliseconds kJournalOpens{1500}; // READY does not wait longer for a disk
+constexpr milliseconds kRunIsWritten{5000}; // whoever asks for a run does not wait longer
+constexpr milliseconds kEndIsWritten{2000}; // an outcome that is told is on disk, if that is quick
+constexpr milliseconds kLastWrite{5000};    // when the daemon stops
 constexpr std::size_t kMaxOpenRuns = 32;
 
 std::int64_t unix_ms_now() {
@@ -43,6 +47,11 @@ std::string upgrade_id_of(const std::string& run, std::size_t index) {
     return run + "." + std::to_string(index);
 }
 
+JournalChange put_upgrade(const std::string& run, std::size_t index, const RunVmView& view) {
+    const auto number = static_cast<std::uint32_t>(index);
+    return {JournalChange::Kind::put, make_upgrade_row(run, number, view)};
+}
+
 /// True for what upgrade_id_of() makes: nobody else's upgrade is ours to undo.
 bool is_our_upgrade_id(std::string_view id) {
     const auto is_hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
@@ -57,11 +66,12 @@ awaitable<UpgradeReport> upgrade_on_strand(
     QmpVmPortConfig port_config,
     std::shared_ptr<upgrade::SlotGate::Turn> turn,
     upgrade::UpgradeRequest request,
-    upgrade::UpgradeObserver observer
+    upgrade::UpgradeObserver observer,
+    upgrade::IntentWriter write_intent
 ) {
     QmpVmPort port(strand, std::move(port_config));
     UpgradeReport report = co_await upgrade::run_upgrade(
-        port, std::move(turn), std::move(request), std::move(observer)
+        port, std::move(turn), std::move(request), std::move(observer), std::move(write_intent)
     );
     co_await port.close();
     co_return report;
@@ -122,17 +132,20 @@ struct UpgradeRuns::Run {
     std::vector<RunEvent> events;
     std::vector<std::shared_ptr<Notifier>> followers;
     std::vector<std::string> held; // VMs that this run has acquired, by index; "" if none
-    std::size_t open = 0;          // VMs without an outcome
+    std::vector<std::vector<StepView>> before; // steps of daemons before us, by index
+    std::size_t open = 0;                      // VMs without an outcome
     std::optional<upgrade::BatchId> batch;
-    bool is_saving = false;
-    bool is_dirty = false;
 
     RunFacts facts_of(std::size_t index) const {
         return {
             .vm = view.vms[index].vm,
+            .upgrade = view.vms[index].upgrade,
             .release = view.to,
             .from = view.vms[index].from,
+            .from_build_id = view.vms[index].from_build_id,
+            .to_build_id = view.vms[index].to_build_id,
             .is_dry_run = view.dry_run,
+            .steps_before = index < before.size() ? before[index] : std::vector<StepView>(),
             .started = started,
         };
     }
@@ -163,7 +176,7 @@ UpgradeRuns::UpgradeRuns(
       registry_(registry),
       shelf_(shelf),
       config_(config),
-      store_(config.state_dir + "/runs"),
+      journal_(home_, config.state_dir + "/journal.db", [this] { put_again(); }, {}),
       pause_slots_(pause_slots_for(config, std::thread::hardware_concurrency())),
       gate_(home_, {.prepare_slots = config.parallel, .pause_slots = pause_slots_}) {}
 
@@ -194,14 +207,14 @@ UpgradeRuns::RunPtr UpgradeRuns::make_run(std::string id, std::string kind) {
 }
 
 void UpgradeRuns::forget_old() {
-    for (auto id = order_.begin(); id != order_.end() && order_.size() > kRememberedRuns;) {
-        const auto run = runs_.find(*id);
-        if (run->second->view.state == "finished") {
-            runs_.erase(run);
-            id = order_.erase(id);
-        } else {
-            ++id;
-        }
+    std::vector<RunView> views;
+    for (const std::string& id : order_) {
+        views.push_back(runs_.find(id)->second->view);
+    }
+    for (const std::string& id : outdated_runs(views, {})) {
+        runs_.erase(id);
+        order_.erase(std::remove(order_.begin(), order_.end(), id), order_.end());
+        journal_.put({{JournalChange::Kind::forget_run, {.run = id, .number = {}, .record = {}}}});
     }
 }
 
@@ -296,7 +309,39 @@ void UpgradeRuns::on_view(const RunPtr& run, std::size_t index, RunVmView view) 
     }
     log().debug("run {}: {} enters {}", run->view.id, view.vm, view.phase);
     now = std::move(view);
+    // why: where the intent must come first, write_intent() writes, and the upgrade waits for it.
+    const auto phase = upgrade::parse_phase(now.phase);
+    const bool is_awaited = phase && !upgrade::is_terminal(*phase) &&
+                            upgrade::row_of(*phase).intent_first && run->batch.has_value();
+    if (!is_awaited) {
+        journal_.put({put_upgrade(run->view.id, index, now)});
+    }
     add_event(run, {.sequence = 0, .vm = now, .run = std::nullopt});
+}
+
+upgrade::IntentWriter UpgradeRuns::make_intent_writer(const RunPtr& run, std::size_t index) {
+    return [this, run, index, facts = run->facts_of(index)](
+               const UpgradeReport& report, Deadline deadline
+           ) { return write_intent(run, index, make_run_vm_view(report, facts), deadline); };
+}
+
+awaitable<Result<void>>
+UpgradeRuns::write_intent(RunPtr run, std::size_t index, RunVmView view, Deadline deadline) {
+    std::vector<JournalChange> changes;
+    changes.push_back(put_upgrade(run->view.id, index, view));
+    auto writing = journal_.write(std::move(changes), Journal::IfNotWritten::drop, deadline);
+    const Result<void> written = co_await on_executor(home_, std::move(writing));
+    if (written.has_error()) {
+        log_failure("writing what run " + run->view.id + " is about to do", written.error());
+    }
+    co_return written;
+}
+
+/// The journal was damaged and is empty now: what we know goes into it again.
+void UpgradeRuns::put_again() {
+    for (const std::string& id : order_) {
+        journal_.put(put_whole(runs_.find(id)->second->view));
+    }
 }
 
 awaitable<void> UpgradeRuns::end_vm(RunPtr run, std::size_t index, RunVmView view) {
@@ -314,40 +359,34 @@ awaitable<void> UpgradeRuns::end_vm(RunPtr run, std::size_t index, RunVmView vie
         registry_.release(run->held[index]);
         run->held[index].clear();
     }
+    std::vector<JournalChange> changes;
+    changes.push_back(put_upgrade(run->view.id, index, now));
     add_event(run, {.sequence = 0, .vm = now, .run = std::nullopt});
     --run->open;
     const bool is_last = run->open == 0;
     if (is_last) {
         run->view.finished_unix_ms = unix_ms_now();
         run->view.state = "finished";
+        changes.push_back({JournalChange::Kind::put, make_run_row(run->view)});
     }
-    const bool is_saved = co_await save(run);
-    if (!is_saved) {
-        log().error("run {}: its record could not be written", run->view.id);
+    const Deadline patience = Deadline::in(kEndIsWritten);
+    auto writing = journal_.write(std::move(changes), Journal::IfNotWritten::keep, patience);
+    const Result<void> written = co_await std::move(writing);
+    if (written.has_error()) {
+        log_failure("writing how run " + run->view.id + " went", written.error());
     }
     if (is_last) {
         add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
     }
 }
 
-awaitable<bool> UpgradeRuns::save(RunPtr run) {
-    run->is_dirty = true;
-    if (run->is_saving) {
-        co_return true; // the one that is writing writes again
+awaitable<void> UpgradeRuns::close_journal() {
+    const std::size_t left = co_await journal_.close(Deadline::in(kLastWrite));
+    if (left > 0) {
+        log().error(
+            "{} results could not be written to the journal; the next start looks at the VMs", left
+        );
     }
-    run->is_saving = true;
-    bool is_saved = true;
-    while (run->is_dirty) {
-        run->is_dirty = false;
-        auto work = [store = store_, view = run->view] { return store.save(view); };
-        const auto saved = co_await blocking(disk_, std::move(work));
-        if (saved.has_error()) {
-            log_failure("writing the record of run " + run->view.id, saved.error());
-            is_saved = false;
-        }
-    }
-    run->is_saving = false;
-    co_return is_saved;
 }
 
 // --- upgrade ----------------------------------------------------------------------------------
@@ -404,6 +443,9 @@ awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request,
         run->view.vms.back().vm = name;
         const auto seen = registry_.find(name);
         run->view.vms.back().from = seen ? seen->version : std::string();
+        run->view.vms.back().from_build_id = seen ? seen->build_id : std::string();
+        run->view.vms.back().to_build_id = answer.picked->binary->build_id;
+        run->view.vms.back().upgrade = upgrade_id_of(run->view.id, run->view.vms.size() - 1);
         run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
     }
     run->held.resize(run->view.vms.size());
@@ -415,13 +457,20 @@ awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request,
         co_return run->view;
     }
     // why: what was wanted is on disk before anything is done.
-    const bool is_saved = co_await save(run);
-    if (!is_saved) {
-        runs_.erase(run->view.id);
-        order_.erase(std::remove(order_.begin(), order_.end(), run->view.id), order_.end());
+    const Deadline patience = Deadline::in(kRunIsWritten);
+    auto writing = journal_.write(put_whole(run->view), Journal::IfNotWritten::drop, patience);
+    const Result<void> written = co_await std::move(writing);
+    if (written.has_error()) {
+        log_failure("writing what run " + run->view.id + " shall do", written.error());
+        const std::string id = run->view.id;
+        runs_.erase(id);
+        order_.erase(std::remove(order_.begin(), order_.end(), id), order_.end());
+        // why: a disk that was merely slow may have it after all, and it must not come back.
+        journal_.put({{JournalChange::Kind::forget_run, {.run = id, .number = {}, .record = {}}}});
         co_return make_problem(
-            ProblemCode::internal_error,
-            "The record of the run cannot be written below " + config_.state_dir + ".",
+            ProblemCode::journal_failed,
+            "What the run shall do cannot be written to the journal below " + config_.state_dir +
+                ", so nothing was begun.",
             "Make room on that disk, or see the log of qhupd."
         );
     }
@@ -499,7 +548,7 @@ awaitable<void> UpgradeRuns::run_vm(
     if (is_our_upgrade_id(vm.unfinished)) {
         co_await end_stray(vm, *folder);
     }
-    const upgrade::UpgradeId id(upgrade_id_of(run->view.id, index));
+    const upgrade::UpgradeId id(run->view.vms[index].upgrade);
     QmpVmPortConfig port{.main_socket = vm.socket, .control_dir = *folder, .upgrade = id};
     upgrade::UpgradeRequest request;
     request.vm = upgrade::VmId(vm.name);
@@ -509,7 +558,12 @@ awaitable<void> UpgradeRuns::run_vm(
     request.is_dry_run = run->view.dry_run;
     request.config = runner_config();
     auto upgrade = upgrade_on_strand(
-        vm.strand, std::move(port), std::move(turn), std::move(request), make_observer(run, index)
+        vm.strand,
+        std::move(port),
+        std::move(turn),
+        std::move(request),
+        make_observer(run, index),
+        make_intent_writer(run, index)
     );
     const UpgradeReport report = co_await on_executor(vm.strand, std::move(upgrade));
     RunVmView view = make_run_vm_view(report, run->facts_of(index));
@@ -584,23 +638,20 @@ std::string UpgradeRuns::vm_of_folder(const std::string& folder) const {
 
 /// What became of a VM whose upgrade left no control sockets.
 RunVmView UpgradeRuns::view_without_pair(const Run& run, std::size_t index) const {
-    RunFacts facts = run.facts_of(index);
-    const std::string id = upgrade_id_of(run.view.id, index);
+    const RunFacts facts = run.facts_of(index);
     const auto seen = registry_.find(facts.vm);
-    RunVmView view = make_refused_view(
-        facts, "stopped", "qhupd ended before the upgrade of this VM began", "Upgrade it again."
+    const upgrade::LastRecord record{
+        .phase = upgrade::parse_phase(run.view.vms[index].phase).value_or(upgrade::Phase::queued),
+        .from_build_id = facts.from_build_id,
+        .to_build_id = facts.to_build_id,
+    };
+    const upgrade::LoneVm vm{
+        .answers = seen && seen->reachable,
+        .build_id = seen ? seen->build_id : std::string(),
+    };
+    return make_view_without_pair(
+        facts, upgrade::end_without_pair(record, vm), seen ? seen->version : std::string()
     );
-    if (!seen || !seen->reachable) {
-        view.phase = "lost_contact";
-        view.outcome = view.phase;
-        view.message = "qhupd ended during the upgrade, and the VM does not answer now";
-        view.next_step = "Look at it with 'qhupd-ctl list'.";
-    } else if (registry_.last_upgrade_of(facts.vm) == id) {
-        view.phase = "rolled_back";
-        view.outcome = view.phase;
-        view.message = "qhupd ended during the upgrade, and the VM went back by itself";
-    }
-    return view;
 }
 
 awaitable<void>
@@ -643,6 +694,9 @@ void UpgradeRuns::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
     run->started = std::chrono::steady_clock::now() - age;
     run->view = std::move(record);
     run->held.resize(run->view.vms.size());
+    for (const RunVmView& vm : run->view.vms) {
+        run->before.push_back(vm.steps);
+    }
     if (run->view.state == "finished") {
         add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
         return;
@@ -665,7 +719,7 @@ void UpgradeRuns::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
         if (registry_.acquire(name, run->view.id)) {
             run->held[i] = name;
         }
-        const std::string id = upgrade_id_of(run->view.id, i);
+        const std::string id = run->view.vms[i].upgrade;
         const auto mine = std::find_if(found.begin(), found.end(), [&id](const auto& entry) {
             return entry.upgrade == id;
         });
@@ -723,10 +777,12 @@ awaitable<void> UpgradeRuns::adopt_orphans(std::vector<FoundUpgrade> found) {
     for (const FoundUpgrade& entry : unfinished) {
         run->view.vms.push_back({});
         run->view.vms.back().vm = vm_of_folder(entry.folder);
+        run->view.vms.back().upgrade = entry.upgrade;
         run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
     }
     run->held.resize(run->view.vms.size());
     run->open = run->view.vms.size();
+    journal_.put(put_whole(run->view));
     for (std::size_t i = 0; i < unfinished.size(); ++i) {
         const std::string name = run->view.vms[i].vm;
         if (registry_.acquire(name, run->view.id)) {
@@ -737,14 +793,14 @@ awaitable<void> UpgradeRuns::adopt_orphans(std::vector<FoundUpgrade> found) {
 }
 
 awaitable<void> UpgradeRuns::start_recovery() {
+    auto opening = journal_.open(Deadline::in(kJournalOpens));
     auto search = [dir = config_.control_dir] { return find_upgrades(dir); };
     auto found = co_await blocking(disk_, std::move(search));
     if (found.has_error()) {
         log_failure("looking for unfinished upgrades", found.error());
     }
-    auto load = [store = store_] { return store.load(kRememberedRuns); };
-    std::vector<RunView> records = co_await blocking(disk_, std::move(load));
     co_await registry_.refresh();
+    std::vector<RunView> records = co_await std::move(opening);
     std::vector<FoundUpgrade> pairs =
         found.has_value() ? std::move(*found) : std::vector<FoundUpgrade>();
     for (RunView& record : records) {

@@ -10,8 +10,8 @@
 #include "daemon/api_types.hpp"
 #include "daemon/config.hpp"
 #include "daemon/control_folders.hpp"
+#include "daemon/journal.hpp"
 #include "daemon/release_shelf.hpp"
-#include "daemon/run_store.hpp"
 #include "daemon/vm_registry.hpp"
 #include "upgrade-engine/qmp_vm_port.hpp"
 #include "upgrade-engine/recovery.hpp"
@@ -44,7 +44,7 @@ public:
     UpgradeRuns& operator=(const UpgradeRuns&) = delete;
     ~UpgradeRuns();
 
-    /// Starts a run. Its record is on disk before a VM is touched.
+    /// Starts a run. It is in the journal before a VM is touched.
     /// @param uid  who asked
     /// Errors: a Problem; nothing was started then
     [[nodiscard]] awaitable<std::variant<RunView, Problem>> start(RunRequest request, uid_t uid);
@@ -74,6 +74,9 @@ public:
     /// No further VM is touched; those in their pause finish it.
     void request_stop();
 
+    /// Writes what is left to the journal. Call when no upgrade is in work any more.
+    [[nodiscard]] awaitable<void> close_journal();
+
     /// Counts for the status line.
     std::size_t running() const noexcept;
 
@@ -85,10 +88,13 @@ private:
     RunPtr make_run(std::string id, std::string kind);
     upgrade::RunnerConfig runner_config() const;
     upgrade::UpgradeObserver make_observer(const RunPtr& run, std::size_t index);
+    upgrade::IntentWriter make_intent_writer(const RunPtr& run, std::size_t index);
     void on_view(const RunPtr& run, std::size_t index, RunVmView view);
     [[nodiscard]] awaitable<void> end_vm(RunPtr run, std::size_t index, RunVmView view);
     void add_event(const RunPtr& run, RunEvent event);
-    [[nodiscard]] awaitable<bool> save(RunPtr run);
+    [[nodiscard]] awaitable<Result<void>>
+    write_intent(RunPtr run, std::size_t index, RunVmView view, Deadline deadline);
+    void put_again();
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
     std::vector<std::string> select(const RunRequest& request) const;
     void start_vms(const RunPtr& run, const RunRequest& request, ReleaseShelf::Picked picked);
@@ -117,7 +123,7 @@ private:
     VmRegistry& registry_;
     ReleaseShelf& shelf_;
     const Config& config_;
-    RunStore store_;
+    Journal journal_;
     std::uint32_t pause_slots_;
     upgrade::SlotGate gate_;
     std::map<std::string, RunPtr> runs_;

@@ -285,12 +285,6 @@ std::optional<VmHandle> VmRegistry::handle_of(std::string_view name) const {
     };
 }
 
-std::string VmRegistry::last_upgrade_of(std::string_view name) const {
-    const auto entry = entry_of(name);
-    const bool answers = entry && entry->last && entry->last->answers;
-    return answers ? entry->last->facts.upgrade.text() : std::string();
-}
-
 bool VmRegistry::acquire(std::string_view name, const std::string& run) {
     const auto entry = entry_of(name);
     if (!entry || !entry->run.empty()) {

@@ -63,9 +63,6 @@ public:
     std::vector<std::string> names() const;
     std::optional<VmHandle> handle_of(std::string_view name) const;
 
-    /// Id of the last upgrade that QEMU itself knows of, or "".
-    std::string last_upgrade_of(std::string_view name) const;
-
     /// A run takes the VM: nobody else asks it from here on. False if another one has it.
     bool acquire(std::string_view name, const std::string& run);
     /// Waits until no probe of the VM is under way. Call after acquire().

@@ -176,4 +176,49 @@ Decision decide(const Observation& source, const Observation& target) {
     return {Action::needs_operator, "The old QEMU is itself the target of another upgrade."};
 }
 
+Ending end_without_pair(const LastRecord& record, const LoneVm& vm) {
+    const std::string during = "qhupd ended in phase " + std::string(to_string(record.phase));
+    if (!vm.answers) {
+        return {
+            Phase::lost_contact,
+            Errc::lost_contact,
+            during + ", and the VM does not answer now; nothing is left of the pair."};
+    }
+    // invariant: a switch is not begun before its intent is durable (plan.hpp), so without that
+    // record the guest was not paused.
+    const bool is_begun = record.phase != Phase::queued && record.phase != Phase::preflight;
+    const bool may_have_moved = is_begun && record.phase != Phase::prepare &&
+                                record.phase != Phase::await_pause &&
+                                record.phase != Phase::discarding;
+    if (!may_have_moved) {
+        return {
+            Phase::refused,
+            Errc::stopped,
+            is_begun ? during + ", before the guest was paused; the standby has ended."
+                     : "qhupd ended before the upgrade of this VM began."};
+    }
+    if (!vm.build_id.empty() && vm.build_id == record.to_build_id) {
+        return {
+            Phase::upgraded,
+            std::nullopt,
+            during + "; the pair went on by itself, and the guest runs on the new QEMU."};
+    }
+    if (!vm.build_id.empty() && vm.build_id == record.from_build_id) {
+        return {
+            Phase::rolled_back,
+            Errc::lease_expired,
+            during + "; the pair went back by itself, and the guest runs on the old QEMU."};
+    }
+    if (vm.build_id.empty() || (record.from_build_id.empty() && record.to_build_id.empty())) {
+        return {
+            Phase::lost_contact,
+            Errc::lost_contact,
+            during + ". The VM answers, but nothing says which of the two binaries it runs."};
+    }
+    return {
+        Phase::needs_operator,
+        Errc::wrong_target,
+        during + ". The VM answers, but it runs neither the old nor the new binary."};
+}
+
 } // namespace qhup::upgrade

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -187,6 +188,20 @@ void Host::kill_daemon() {
         (void)wait_for_end(daemon_);
         daemon_ = -1;
     }
+}
+
+void Host::fill_disk(bool is_full) const {
+    rlimit limit{RLIM_INFINITY, RLIM_INFINITY};
+    if (is_full) {
+        limit.rlim_cur = std::filesystem::file_size(journal_path() + "-wal");
+    }
+    if (::prlimit(daemon_, RLIMIT_FSIZE, &limit, nullptr) != 0) {
+        throw std::runtime_error("cannot limit the daemon's files");
+    }
+}
+
+std::string Host::journal_log() const {
+    return read_file(journal_path() + "-wal");
 }
 
 std::string Host::daemon_log() const {

@@ -54,6 +54,13 @@ public:
     /// SIGKILL.
     void kill_daemon();
     std::string daemon_log() const;
+    pid_t daemon_pid() const { return daemon_; }
+    /// From now on no file that the daemon writes may become longer than the journal is now: to the
+    /// daemon the disk is full. It has room again with `is_full` false.
+    void fill_disk(bool is_full) const;
+    /// The daemon's journal, and the part of it that is not in the main file yet.
+    std::string journal_path() const { return dir_ / "state/journal.db"; }
+    std::string journal_log() const;
 
     Ran ctl(std::vector<std::string> arguments);
     /// Starts qhupd-ctl and comes back at once; finish_ctl() waits for it.

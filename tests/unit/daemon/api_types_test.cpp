@@ -95,6 +95,14 @@ TEST_CASE("a request with anything wrong in it starts nothing", "[daemon][api_ty
 
 TEST_CASE("JSON that is nested deeply is refused before it is built", "[daemon][api_types]") {
     CHECK(error_of(std::string(100'000, '[')).find("deep") != std::string::npos);
+    CHECK(error_of(R"({"vms": )" + std::string(40, '[')).find("deep") != std::string::npos);
+    // brackets in a string nest nothing, and an escaped quote does not end it
+    const std::string brackets(100, '[');
+    CHECK(parse_json(R"({"a": ")" + brackets + R"("})").has_value());
+    CHECK(parse_json(R"({"a": "\"{{)" + brackets + R"(\\"})").has_value());
+    CHECK(parse_json(R"({"a": "\\", "b": )" + brackets).has_error());
+    // what closes too often is no JSON, however the depth is counted
+    CHECK(parse_json("]]]]" + brackets).has_error());
 }
 
 TEST_CASE("names that could leave their folder are not names", "[daemon][api_types]") {

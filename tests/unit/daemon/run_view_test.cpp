@@ -11,7 +11,15 @@ namespace {
 
 const std::chrono::steady_clock::time_point kStart{1h};
 const RunFacts kRun{
-    .vm = "vm1", .release = "deb13", .from = "7.2.22", .is_dry_run = false, .started = kStart};
+    .vm = "vm1",
+    .upgrade = "r1.0",
+    .release = "deb13",
+    .from = "7.2.22",
+    .from_build_id = "aa",
+    .to_build_id = "bb",
+    .is_dry_run = false,
+    .steps_before = {},
+    .started = kStart};
 
 upgrade::UpgradeReport report_in(Phase phase) {
     upgrade::UpgradeReport report;
@@ -88,4 +96,39 @@ TEST_CASE("a failure gives code, sentence, peer text and next step", "[daemon][r
     CHECK(view.message == "It failed. Then: It failed again.");
     CHECK(view.peer_text == "qemu says no");
     CHECK(view.next_step.find("qhupd-ctl show vm1") != std::string::npos);
+}
+
+TEST_CASE("steps tell what was done, after those of a daemon before", "[daemon][run_view]") {
+    RunFacts run = kRun;
+    run.steps_before = {{"queued", 0, "ok"}, {"switch_over", 7, ""}};
+    auto report = report_in(Phase::upgraded);
+    report.marks = {
+        {Phase::verify, kStart + 30ms, upgrade::Outcome::ok},
+        {Phase::commit, kStart + 40ms, upgrade::Outcome::unknown},
+        {Phase::upgraded, kStart + 2s, {}}};
+    const std::vector<StepView> expected{
+        {"queued", 0, "ok"},
+        {"switch_over", 7, ""},
+        {"verify", 30, "ok"},
+        {"commit", 40, "unknown"}};
+    CHECK(make_run_vm_view(report, run).steps == expected);
+    CHECK(make_queued_view(run).steps == run.steps_before);
+}
+
+TEST_CASE(
+    "a VM without a pair ends as the engine says, with its new version", "[daemon][run_view]"
+) {
+    const auto upgraded =
+        make_view_without_pair(kRun, {Phase::upgraded, {}, "It went on."}, "10.0.13");
+    CHECK(upgraded.outcome == "upgraded");
+    CHECK(upgraded.code.empty());
+    CHECK(upgraded.to == "10.0.13");
+    CHECK(upgraded.upgrade == "r1.0");
+    const auto lost = make_view_without_pair(
+        kRun, {Phase::lost_contact, upgrade::Errc::lost_contact, "It does not answer."}, ""
+    );
+    CHECK(lost.outcome == "lost_contact");
+    CHECK(lost.code == "lost_contact");
+    CHECK(lost.message == "It does not answer.");
+    CHECK(lost.next_step.find("qhupd-ctl show vm1") != std::string::npos);
 }

@@ -140,3 +140,43 @@ TEST_CASE("recovery commits only when the target is seen to run", "[upgrade][rec
         }
     }
 }
+
+TEST_CASE(
+    "without a pair, record and VM say how it ended, over the whole grid", "[upgrade][recovery]"
+) {
+    const auto is_never_paused = [](Phase phase) {
+        return phase == Phase::queued || phase == Phase::preflight || phase == Phase::prepare ||
+               phase == Phase::await_pause || phase == Phase::discarding;
+    };
+    for (const Phase phase : kAllPhases) {
+        for (const std::string from : {"old", ""}) {
+            for (const std::string to : {"new", ""}) {
+                for (const std::string now : {"old", "new", "other", ""}) {
+                    for (const bool answers : {true, false}) {
+                        if (is_terminal(phase)) {
+                            continue;
+                        }
+                        INFO(to_string(phase) << " " << from << "->" << to << " now " << now);
+                        const Ending end = end_without_pair({phase, from, to}, {answers, now});
+                        CHECK(is_terminal(end.phase));
+                        CHECK(end.sentence.ends_with("."));
+                        CHECK(end.code.has_value() == (end.phase != Phase::upgraded));
+                        Phase expected = Phase::needs_operator;
+                        if (!answers) {
+                            expected = Phase::lost_contact;
+                        } else if (is_never_paused(phase)) {
+                            expected = Phase::refused;
+                        } else if (now == "new" && to == "new") {
+                            expected = Phase::upgraded;
+                        } else if (now == "old" && from == "old") {
+                            expected = Phase::rolled_back;
+                        } else if (now.empty() || (from.empty() && to.empty())) {
+                            expected = Phase::lost_contact;
+                        }
+                        CHECK(to_string(end.phase) == to_string(expected));
+                    }
+                }
+            }
+        }
+    }
+}
