@@ -21,6 +21,7 @@
 #include <filesystem>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace qhup::daemon {
@@ -39,7 +40,7 @@ constexpr int kThreads = 1;
 /// Everything that lives as long as the daemon. Members are destroyed from below.
 class Daemon {
 public:
-    explicit Daemon(const Config& config)
+    Daemon(const Config& config, std::string fault)
         : config_(config),
           home_(asio::make_strand(context_)),
           disk_(2),
@@ -48,7 +49,7 @@ public:
           main_(home_),
           registry_(context_, home_, disk_, work_, config_),
           shelf_(config_.releases_dir, disk_),
-          runs_(context_, home_, disk_, work_, registry_, shelf_, config_),
+          runs_(context_, home_, disk_, work_, registry_, shelf_, config_, std::move(fault)),
           handlers_(registry_, shelf_, runs_),
           server_(home_, service_, handlers_, config_),
           signals_(home_, SIGTERM, SIGINT) {}
@@ -157,7 +158,7 @@ void raise_descriptor_limit() {
 
 } // namespace
 
-int run_daemon(const Config& config) {
+int run_daemon(const Config& config, std::string fault) {
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN); // a limit for files is an error of the journal, not our end
     raise_descriptor_limit();
@@ -174,7 +175,7 @@ int run_daemon(const Config& config) {
     // why: QEMU's user must get through to its own folder, and see no other one.
     fs::permissions(config.control_dir, fs::perms(0711), ignored);
     fs::permissions(config.state_dir, fs::perms(0700), ignored);
-    Daemon daemon(config);
+    Daemon daemon(config, std::move(fault));
     return daemon.run();
 }
 

@@ -6,12 +6,15 @@
 
 #include "daemon/config.hpp"
 
+#include <string>
+
 namespace qhup::daemon {
 
 /// Runs until SIGTERM or SIGINT.
 ///
 /// @return  exit status of the process: 0 after a stop, 78 if the configuration cannot be used on
 ///          this host, 1 if the system refused something
-int run_daemon(const Config& config);
+/// @param fault  fault point at which the process kills itself; "" for none
+int run_daemon(const Config& config, std::string fault);
 
 } // namespace qhup::daemon

@@ -2,9 +2,13 @@
 #include "daemon/journal.hpp"
 
 #include "common/log.hpp"
+#include "daemon/fault_points.hpp"
 #include "daemon/journal_db.hpp"
 
 #include <boost/asio/steady_timer.hpp>
+
+#include <signal.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <optional>
@@ -45,6 +49,14 @@ Result<JournalDb> open_or_replace(const std::string& path, bool& was_set_aside) 
     return JournalDb::open(path);
 }
 
+/// As SIGKILL from outside: nothing is cleaned up.
+void die_if(bool is_due) {
+    if (is_due) {
+        ::kill(::getpid(), SIGKILL);
+        ::pause();
+    }
+}
+
 /// A coroutine that waits on the home strand for the thread.
 template <class T>
 struct Waiter {
@@ -64,11 +76,11 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
         OnDone on_done;
     };
 
-    State(asio::any_io_executor home_in, std::string path_in, OnReplaced on_replaced_in, Times t)
+    State(asio::any_io_executor home_in, std::string path_in, OnReplaced on_replaced_in, Options o)
         : home(std::move(home_in)),
           path(std::move(path_in)),
           on_replaced(std::move(on_replaced_in)),
-          times(t) {}
+          options(std::move(o)) {}
 
     std::vector<RunView> open() {
         auto opened = open_or_replace(path, was_set_aside);
@@ -99,7 +111,9 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
         for (const Order& order : orders) {
             changes.insert(changes.end(), order.changes.begin(), order.changes.end());
         }
+        die_if(is_fault_point(options.fault, changes, "before"));
         const Result<void> written = write(changes);
+        die_if(written.has_value() && is_fault_point(options.fault, changes, "after"));
         std::vector<Order> done = std::exchange(orders, {});
         if (written.has_error()) {
             say_bad(written.error());
@@ -155,7 +169,7 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
     }
 
     void retry_later() {
-        timer->expires_after(times.retry);
+        timer->expires_after(options.retry);
         timer->async_wait([self = shared_from_this()](const error_code& error) {
             if (!error) {
                 self->flush();
@@ -191,7 +205,7 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
     asio::any_io_executor home;
     std::string path;
     OnReplaced on_replaced;
-    Times times;
+    Options options;
     std::optional<asio::steady_timer> timer; // of the thread; set before anything is posted to it
     std::optional<JournalDb> db;
     std::vector<Order> orders;
@@ -202,9 +216,13 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
     std::string complaint; // the last thing that was wrong, said once
 };
 
-Journal::Journal(asio::any_io_executor home, std::string path, OnReplaced on_replaced, Times times)
+Journal::Journal(
+    asio::any_io_executor home, std::string path, OnReplaced on_replaced, Options options
+)
     : home_(std::move(home)),
-      state_(std::make_shared<State>(home_, std::move(path), std::move(on_replaced), times)),
+      state_(std::make_shared<State>(
+          home_, std::move(path), std::move(on_replaced), std::move(options)
+      )),
       thread_(1) {
     state_->timer.emplace(thread_.get_executor());
 }

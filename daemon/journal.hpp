@@ -22,13 +22,14 @@ public:
     /// is empty, so put everything that shall be remembered.
     using OnReplaced = std::function<void()>;
 
-    /// Times of the journal. Other ones than these are for tests.
-    struct Times {
+    /// Other values than these are for tests.
+    struct Options {
         std::chrono::milliseconds retry{1000}; ///< until what could not be written is tried again
+        std::string fault; ///< fault point at which the process dies; "" for none
     };
 
     /// @param home  where members are called, and where `on_replaced` is
-    Journal(asio::any_io_executor home, std::string path, OnReplaced on_replaced, Times times);
+    Journal(asio::any_io_executor home, std::string path, OnReplaced on_replaced, Options options);
     ~Journal();
     Journal(const Journal&) = delete;
     Journal& operator=(const Journal&) = delete;

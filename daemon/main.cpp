@@ -5,9 +5,11 @@
 #include "common/version.hpp"
 #include "daemon/config.hpp"
 #include "daemon/daemon.hpp"
+#include "daemon/fault_points.hpp"
 
 #include <getopt.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <fstream>
@@ -29,6 +31,8 @@ constexpr const char* kHelp = "Usage: qhupd [--config FILE] [--check-config] [--
                               "                  if that is missing, the built-in defaults)\n"
                               "  --check-config  say what is wrong with it and exit\n"
                               "  --version       print the version and exit\n"
+                              "  --list-faults   print the fault points, which are for tests\n"
+                              "  --fault POINT   end as if killed at this point\n"
                               "\n"
                               "Exit status: 0 stopped, 1 failure, 64 usage, 78 configuration\n";
 
@@ -36,6 +40,7 @@ struct Arguments {
     std::string config = kDefaultConfig;
     bool is_config_named = false;
     bool only_checks = false;
+    std::string fault;    ///< fault point to die at; "" for none
     int exit_status = -1; ///< not negative: exit now
 };
 
@@ -44,6 +49,8 @@ Arguments parse_arguments(int argc, char** argv) {
         {"config", required_argument, nullptr, 'c'},
         {"check-config", no_argument, nullptr, 'C'},
         {"version", no_argument, nullptr, 'V'},
+        {"list-faults", no_argument, nullptr, 'L'},
+        {"fault", required_argument, nullptr, 'F'},
         {"help", no_argument, nullptr, 'h'},
         {nullptr, 0, nullptr, 0},
     };
@@ -59,6 +66,13 @@ Arguments parse_arguments(int argc, char** argv) {
             std::printf("qhupd %s\n", std::string(kVersion).c_str());
             arguments.exit_status = 0;
             return arguments;
+        case 'L':
+            for (const std::string& name : daemon::all_fault_points()) {
+                std::printf("%s\n", name.c_str());
+            }
+            arguments.exit_status = 0;
+            return arguments;
+        case 'F': arguments.fault = optarg; break;
         case 'h':
             std::fputs(kHelp, stdout);
             arguments.exit_status = 0;
@@ -69,7 +83,11 @@ Arguments parse_arguments(int argc, char** argv) {
             return arguments;
         }
     }
-    if (optind < argc) {
+    const auto faults = daemon::all_fault_points();
+    const bool is_known_fault =
+        arguments.fault.empty() ||
+        std::find(faults.begin(), faults.end(), arguments.fault) != faults.end();
+    if (optind < argc || !is_known_fault) {
         std::fputs(kHelp, stderr);
         arguments.exit_status = kUsageError;
     }
@@ -108,7 +126,7 @@ int run(int argc, char** argv) {
         std::fprintf(stderr, "%s\n", to_text(logging.error()).c_str());
         return kConfigurationError;
     }
-    return daemon::run_daemon(*config);
+    return daemon::run_daemon(*config, arguments.fault);
 }
 
 } // namespace

@@ -20,6 +20,7 @@ using upgrade::QmpVmPort;
 using upgrade::QmpVmPortConfig;
 using upgrade::UpgradeReport;
 
+constexpr milliseconds kJournalRetry{1000}; // until results that could not be written are tried
 constexpr milliseconds kJournalOpens{1500}; // READY does not wait longer for a disk
 constexpr milliseconds kRunIsWritten{5000}; // whoever asks for a run does not wait longer
 constexpr milliseconds kEndIsWritten{2000}; // an outcome that is told is on disk, if that is quick
@@ -167,7 +168,8 @@ UpgradeRuns::UpgradeRuns(
     TaskGroup& tasks,
     VmRegistry& registry,
     ReleaseShelf& shelf,
-    const Config& config
+    const Config& config,
+    std::string fault
 )
     : context_(context),
       home_(std::move(home)),
@@ -176,7 +178,12 @@ UpgradeRuns::UpgradeRuns(
       registry_(registry),
       shelf_(shelf),
       config_(config),
-      journal_(home_, config.state_dir + "/journal.db", [this] { put_again(); }, {}),
+      journal_(
+          home_,
+          config.state_dir + "/journal.db",
+          [this] { put_again(); },
+          {.retry = kJournalRetry, .fault = std::move(fault)}
+      ),
       pause_slots_(pause_slots_for(config, std::thread::hardware_concurrency())),
       gate_(home_, {.prepare_slots = config.parallel, .pause_slots = pause_slots_}) {}
 

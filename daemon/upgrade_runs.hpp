@@ -38,7 +38,8 @@ public:
         TaskGroup& tasks,
         VmRegistry& registry,
         ReleaseShelf& shelf,
-        const Config& config
+        const Config& config,
+        std::string fault
     );
     UpgradeRuns(const UpgradeRuns&) = delete;
     UpgradeRuns& operator=(const UpgradeRuns&) = delete;

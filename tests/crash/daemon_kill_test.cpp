@@ -76,7 +76,7 @@ void check_end(Host& host, const json& run) {
         const Truth truth = truth_of(host, i);
         INFO(vm.dump());
         CHECK(truth.sides.size() == 1);
-        const std::string outcome = vm.at("outcome");
+        const auto outcome = vm.at("outcome").get<std::string>();
         const bool is_known =
             outcome == "upgraded" || outcome == "rolled_back" || outcome == "refused";
         CHECK(is_known);

@@ -58,6 +58,10 @@ sockaddr_un address_of(const std::string& path) {
     return address;
 }
 
+int status_of(int wait_status) {
+    return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+}
+
 /// Exit status, or 128 + signal; -1 if it did not end in time.
 int wait_for_end(pid_t pid) {
     int status = 0;
@@ -69,7 +73,7 @@ int wait_for_end(pid_t pid) {
     if (!has_ended || ended < 0) {
         return -1;
     }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return status_of(status);
 }
 
 } // namespace
@@ -158,7 +162,12 @@ pid_t Host::spawn(
 
 bool Host::start_daemon() {
     write_config();
-    daemon_ = spawn(QHUPD, {"--config", dir_ / "conf"}, dir_ / "daemon.log", dir_ / "daemon.log");
+    std::vector<std::string> arguments{"--config", dir_ / "conf"};
+    if (!fault.empty()) {
+        arguments.insert(arguments.end(), {"--fault", fault});
+        fault.clear();
+    }
+    daemon_ = spawn(QHUPD, std::move(arguments), dir_ / "daemon.log", dir_ / "daemon.log");
     std::string said;
     bool has_ended = false;
     (void)wait_until([&] {
@@ -167,6 +176,10 @@ bool Host::start_daemon() {
         said.append(buffer.data(), static_cast<std::size_t>(std::max<ssize_t>(0, got)));
         int status = 0;
         has_ended = ::waitpid(daemon_, &status, WNOHANG) == daemon_;
+        early_end_ = has_ended ? status_of(status) : -1;
+        // what it said before it ended comes first
+        const ssize_t late = has_ended ? ::recv(notify_, buffer.data(), buffer.size(), 0) : 0;
+        said.append(buffer.data(), static_cast<std::size_t>(std::max<ssize_t>(0, late)));
         return has_ended || said.find("READY=1") != std::string::npos;
     });
     if (has_ended) {
@@ -177,6 +190,15 @@ bool Host::start_daemon() {
 
 int Host::stop_daemon() {
     ::kill(daemon_, SIGTERM);
+    const int status = wait_for_end(daemon_);
+    daemon_ = status == -1 ? daemon_ : -1;
+    return status;
+}
+
+int Host::wait_for_daemon() {
+    if (daemon_ < 0) {
+        return early_end_; // it ended before it was READY
+    }
     const int status = wait_for_end(daemon_);
     daemon_ = status == -1 ? daemon_ : -1;
     return status;

@@ -49,6 +49,11 @@ public:
     /// Starts qhupd and waits until it says READY.
     /// @return false if it ended instead
     bool start_daemon();
+    /// The daemon dies at this fault point when it is started the next time, and only then.
+    std::string fault;
+    /// Waits for the daemon to end by itself.
+    /// @return exit status; 128 + n after signal n; -1 if it did not end in time
+    int wait_for_daemon();
     /// SIGTERM; waits for the end.
     int stop_daemon();
     /// SIGKILL.
@@ -89,6 +94,7 @@ private:
     std::unique_ptr<FakeQemu> qemu_;
     pid_t daemon_ = -1;
     int notify_ = -1;
+    int early_end_ = -1; // status of a daemon that ended while it was started
     int spawned_ = 0;
 };
 

@@ -73,7 +73,12 @@ void run_sql(const std::string& path, const std::string& sql) {
 class Home {
 public:
     explicit Home(std::string path)
-        : journal(io.get_executor(), std::move(path), [this] { ++replaced; }, {.retry = 20ms}) {}
+        : journal(
+              io.get_executor(),
+              std::move(path),
+              [this] { ++replaced; },
+              {.retry = 20ms, .fault = {}}
+          ) {}
 
     std::vector<RunView> open() {
         std::vector<RunView> runs;

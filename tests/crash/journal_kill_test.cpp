@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// qhupd dies at every mark of its journal, before and after the mark is durable, and again while it
+// recovers; then a new one starts. At each death the journal must tell what had been done to the VM
+// (intent before effect), and at the end guest, run and journal must agree.
+#include "daemon/fault_points.hpp"
+#include "daemon/journal_db.hpp"
+#include "tests/component/daemon/harness.hpp"
+#include "tests/support/catch.hpp"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <set>
+
+using namespace qhup::test;
+using namespace qhup::daemon;
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr int kKilled = 128 + 9;
+
+/// What VM 0 does, so that its upgrade comes by the marks that are wanted.
+struct Scenario {
+    const char* name;
+    std::vector<std::string> marks;
+    std::function<void(FakeVmOptions&)> set_up;
+    std::function<void(Host&)> act; ///< while the upgrade goes on
+};
+
+bool has_command(Host& host, const std::string& command) {
+    const auto commands = host.qemu().commands(0);
+    return std::find(commands.begin(), commands.end(), command) != commands.end();
+}
+
+std::string version_of(Host& host, std::size_t vm) {
+    std::string version;
+    host.qemu().with_vm([&version](FakeVm& fake) { version = fake.version(); }, vm);
+    return version;
+}
+
+std::vector<std::string> sides_of(Host& host, std::size_t vm) {
+    std::vector<std::string> sides;
+    host.qemu().with_vm([&sides](FakeVm& fake) { sides = fake.running_sides(); }, vm);
+    return sides;
+}
+
+const std::vector<Scenario>& scenarios() {
+    static const std::vector<Scenario> all{
+        {"all goes well",
+         {"run",
+          "queued",
+          "preflight",
+          "prepare",
+          "await_pause",
+          "switch_over",
+          "verify",
+          "commit",
+          "upgraded",
+          "finished"},
+         [](FakeVmOptions&) {},
+         {}},
+        {"the standby is given up",
+         {"discarding", "refused"},
+         [](FakeVmOptions& vm) {
+             vm.reactions["hot-upgrade-switch"].error_code = "stale";
+             vm.reactions["hot-upgrade-switch"].error_phase = "flush";
+         },
+         {}},
+        {"the state is refused",
+         {"rolling_back", "rolled_back"},
+         [](FakeVmOptions& vm) { vm.reactions["hot-upgrade-switch"].error_code = "load-failed"; },
+         {}},
+        {"the new process dies after it ran the guest",
+         {"needs_operator"},
+         [](FakeVmOptions&) {},
+         [](Host& host) {
+             REQUIRE(wait_until([&] { return has_command(host, "target query-hot-upgrade"); }));
+             REQUIRE(wait_until([&] {
+                 return sides_of(host, 0) == std::vector<std::string>{"target"};
+             }));
+             host.qemu().with_vm([](FakeVm& vm) { vm.kill_target(); }, 0);
+         }},
+    };
+    return all;
+}
+
+/// The journal as the next daemon will find it.
+std::vector<RunView> journal_of(const Host& host) {
+    auto db = JournalDb::open(host.journal_path());
+    REQUIRE(db.has_value());
+    return db->take_runs();
+}
+
+bool has_step(const RunVmView& vm, const std::string& phase) {
+    return std::any_of(vm.steps.begin(), vm.steps.end(), [&phase](const StepView& step) {
+        return step.phase == phase;
+    });
+}
+
+/// Whatever was done to the VM had been announced.
+void check_intents(Host& host) {
+    const auto runs = journal_of(host);
+    const bool has_vm = !runs.empty() && !runs.back().vms.empty();
+    const RunVmView vm = has_vm ? runs.back().vms.front() : RunVmView();
+    INFO("journal: " << vm.phase << " " << vm.outcome);
+    if (has_command(host, "main getfd") || has_command(host, "main hot-upgrade-prepare")) {
+        CHECK(has_step(vm, "prepare"));
+    }
+    if (has_command(host, "source hot-upgrade-switch")) {
+        CHECK(has_step(vm, "switch_over"));
+    }
+}
+
+/// Guest, run and journal agree.
+void check_end(Host& host, bool was_told_lost) {
+    const std::string id = host.newest_run();
+    if (!id.empty()) {
+        json run;
+        REQUIRE(wait_until([&] {
+            run = json::parse(host.ctl({"--json", "status", id, "--once"}).out);
+            return run.at("state") == "finished";
+        }));
+        for (std::size_t i = 0; i < run.at("vms").size(); ++i) {
+            const json& vm = run.at("vms").at(i);
+            INFO(vm.dump());
+            const auto outcome = vm.at("outcome").get<std::string>();
+            const bool is_lost = was_told_lost && i == 0;
+            CHECK(
+                (outcome == "upgraded" || outcome == "rolled_back" || outcome == "refused" ||
+                 (is_lost && (outcome == "needs_operator" || outcome == "lost_contact")))
+            );
+            if (outcome != "needs_operator" && outcome != "lost_contact") {
+                CHECK(sides_of(host, i).size() == 1);
+                CHECK(version_of(host, i) == (outcome == "upgraded" ? "10.0.13" : "7.2.22"));
+            }
+        }
+        // and what it says is what the journal says, once the daemon has ended
+        REQUIRE(host.stop_daemon() == 0);
+        const auto runs = journal_of(host);
+        REQUIRE_FALSE(runs.empty());
+        CHECK(to_json(runs.back()) == run);
+        REQUIRE(host.start_daemon());
+    }
+    if (!was_told_lost) {
+        CHECK(wait_until([&host] {
+            const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
+            return again.status == 0 || again.status == 2;
+        }));
+        CHECK(version_of(host, 0) == "10.0.13");
+        CHECK(version_of(host, 1) == "10.0.13");
+    }
+}
+
+void start_and_die(Host& host, const Scenario& scenario) {
+    REQUIRE(host.start_daemon());
+    const pid_t ctl = host.start_ctl({"upgrade", "--all", "--to", "new"});
+    if (scenario.act) {
+        scenario.act(host);
+    }
+    CHECK(host.wait_for_daemon() == kKilled); // else this mark was not reached
+    ::kill(ctl, SIGKILL);
+    (void)host.finish_ctl(ctl);
+}
+
+} // namespace
+
+TEST_CASE("a daemon that dies at any mark of its journal leaves no VM behind", "[daemon][crash]") {
+    for (const Scenario& scenario : scenarios()) {
+        for (const std::string& mark : scenario.marks) {
+            for (const char* moment : {".before", ".after"}) {
+                DYNAMIC_SECTION(scenario.name << ": " << mark << moment) {
+                    Host host(2);
+                    scenario.set_up(host.options(0).vm);
+                    if (scenario.act) {
+                        host.verify = "2s";
+                    }
+                    host.serve();
+                    host.fault = "journal." + mark + moment;
+                    start_and_die(host, scenario);
+                    check_intents(host);
+                    host.qemu().with_vm([](FakeVm& vm) { vm.options().reactions.clear(); }, 0);
+                    REQUIRE(host.start_daemon());
+                    check_end(host, scenario.act != nullptr);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("a daemon that dies again while it recovers leaves no VM behind", "[daemon][crash]") {
+    struct Row {
+        const char* first;
+        std::vector<std::string> second;
+    };
+    const Row rows[] = {
+        {"journal.await_pause.after", {"rolling_back", "rolled_back", "finished"}},
+        {"journal.switch_over.after", {"rolling_back", "rolled_back", "finished"}},
+        {"journal.commit.after", {"verify", "commit", "upgraded", "finished"}},
+        {"journal.verify.before", {"verify", "commit", "upgraded", "finished"}},
+    };
+    for (const Row& row : rows) {
+        for (const std::string& mark : row.second) {
+            for (const char* moment : {".before", ".after"}) {
+                DYNAMIC_SECTION(row.first << ", then " << mark << moment) {
+                    Host host(2);
+                    host.serve();
+                    host.fault = row.first;
+                    start_and_die(host, scenarios().front());
+                    host.fault = "journal." + mark + moment;
+                    (void)host.start_daemon(); // it may die before it is READY
+                    CHECK(host.wait_for_daemon() == kKilled);
+                    check_intents(host);
+                    REQUIRE(host.start_daemon());
+                    check_end(host, false);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("a VM that is gone after the restart is lost once, whenever it dies", "[daemon][crash]") {
+    for (const char* moment : {".before", ".after"}) {
+        DYNAMIC_SECTION(moment) {
+            Host host(1);
+            host.serve();
+            host.fault = "journal.verify.before";
+            start_and_die(host, scenarios().front());
+            // its sockets are gone: nobody can be asked any more
+            std::filesystem::remove_all(host.dir() / "q");
+            std::filesystem::remove_all(host.dir() / "vms");
+            host.fault = "journal.lost_contact" + std::string(moment);
+            (void)host.start_daemon();
+            CHECK(host.wait_for_daemon() == kKilled);
+            REQUIRE(host.start_daemon());
+            const std::string id = host.newest_run();
+            json run;
+            REQUIRE(wait_until([&] {
+                run = json::parse(host.ctl({"--json", "status", id, "--once"}).out);
+                return run.at("state") == "finished";
+            }));
+            CHECK(run.at("vms").at(0).at("outcome") == "lost_contact");
+            CHECK(has_step(run_vm_from_json(run.at("vms").at(0)), "switch_over"));
+        }
+    }
+}
+
+TEST_CASE("every fault point of the daemon is walked by these tests", "[daemon][crash]") {
+    std::set<std::string> walked{"journal.lost_contact.before", "journal.lost_contact.after"};
+    for (const Scenario& scenario : scenarios()) {
+        for (const std::string& mark : scenario.marks) {
+            walked.insert("journal." + mark + ".before");
+            walked.insert("journal." + mark + ".after");
+        }
+    }
+    for (const std::string& point : all_fault_points()) {
+        INFO(point);
+        CHECK(walked.count(point) == 1);
+    }
+}
