@@ -91,6 +91,7 @@ struct RunVmView {
     std::string to;                 ///< version after, or the release that was wanted
     std::string from_build_id;      ///< of the binary before; "" if unknown
     std::string to_build_id;        ///< of the release's binary; "" if unknown
+    std::uint32_t recoveries = 0;   ///< how often a restarted daemon began to finish it
     std::vector<StepView> steps;    ///< what was done, in order; after a restart it goes on
     std::optional<double> pause_ms; ///< how long the guest stood still, if it was paused
     std::optional<double> total_ms; ///< from the VM's start in the run until its outcome

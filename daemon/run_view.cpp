@@ -89,6 +89,7 @@ RunVmView make_queued_view(const RunFacts& run) {
     view.from = run.from;
     view.from_build_id = run.from_build_id;
     view.to_build_id = run.to_build_id;
+    view.recoveries = run.recoveries;
     view.steps = run.steps_before;
     view.phase = std::string(upgrade::to_string(Phase::queued));
     return view;
@@ -103,6 +104,23 @@ RunVmView make_refused_view(
     view.code = std::move(code);
     view.message = std::move(message);
     view.next_step = std::move(next_step);
+    return view;
+}
+
+RunVmView make_given_up_view(const RunFacts& run, const std::string& last_phase) {
+    RunVmView view = make_queued_view(run);
+    view.phase = std::string(upgrade::to_string(Phase::needs_operator));
+    view.outcome = view.phase;
+    view.code = wire_code_of(make_error_code(upgrade::Errc::recovery_given_up));
+    view.message =
+        "qhupd ended " + std::to_string(run.recoveries) +
+        " times while it finished this upgrade, in phase " + last_phase +
+        " the last time, so it does not touch this VM any more; the pair goes on or back "
+        "by itself within its leases";
+    view.next_step =
+        "'qhupd-ctl show " + run.vm +
+        "' shows how it stands. Upgrade it again to end what is left; the log of qhupd "
+        "says why it ended.";
     return view;
 }
 

@@ -22,7 +22,8 @@ struct RunFacts {
     std::string from_build_id; ///< of the binary that the VM had; "" if unknown
     std::string to_build_id;   ///< of the release's binary; "" for recovery
     bool is_dry_run = false;
-    std::vector<StepView> steps_before;            ///< what a daemon before us did
+    std::uint32_t recoveries = 0;       ///< how often a restarted daemon began to finish it
+    std::vector<StepView> steps_before; ///< what a daemon before us did
     std::chrono::steady_clock::time_point started; ///< of the run
 };
 
@@ -38,6 +39,10 @@ RunVmView make_queued_view(const RunFacts& run);
 RunVmView make_refused_view(
     const RunFacts& run, std::string code, std::string message, std::string next_step
 );
+
+/// A VM that is not touched any more, since the daemon ended so often while it finished this.
+/// @param last_phase  that the journal tells of
+RunVmView make_given_up_view(const RunFacts& run, const std::string& last_phase);
 
 /// A VM of which only the journal's record and the VM itself were left after a restart.
 /// @param version  that the VM has now; "" if unknown

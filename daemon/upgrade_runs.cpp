@@ -26,6 +26,7 @@ constexpr milliseconds kRunIsWritten{5000}; // whoever asks for a run does not w
 constexpr milliseconds kEndIsWritten{2000}; // an outcome that is told is on disk, if that is quick
 constexpr milliseconds kLastWrite{5000};    // when the daemon stops
 constexpr std::size_t kMaxOpenRuns = 32;
+constexpr std::uint32_t kMaxRecoveries = 5; // of one upgrade, by daemons that did not end it
 
 std::int64_t unix_ms_now() {
     const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -146,6 +147,7 @@ struct UpgradeRuns::Run {
             .from_build_id = view.vms[index].from_build_id,
             .to_build_id = view.vms[index].to_build_id,
             .is_dry_run = view.dry_run,
+            .recoveries = view.vms[index].recoveries,
             .steps_before = index < before.size() ? before[index] : std::vector<StepView>(),
             .started = started,
         };
@@ -661,6 +663,32 @@ RunVmView UpgradeRuns::view_without_pair(const Run& run, std::size_t index) cons
     );
 }
 
+/// Before the VM is touched: a daemon that dies of it shall not die of it for ever.
+awaitable<void> UpgradeRuns::count_recovery(RunPtr run, std::size_t index) {
+    RunVmView& vm = run->view.vms[index];
+    ++vm.recoveries;
+    std::vector<JournalChange> changes;
+    changes.push_back(put_upgrade(run->view.id, index, vm));
+    const Deadline patience = Deadline::in(kEndIsWritten);
+    auto writing = journal_.write(std::move(changes), Journal::IfNotWritten::keep, patience);
+    const Result<void> written = co_await std::move(writing);
+    // why: a guest that waits for us matters more than the count.
+    if (written.has_error()) {
+        log_failure("counting the recovery of " + vm.vm, written.error());
+    }
+}
+
+/// How often daemons before us began to finish the upgrade with this id.
+std::uint32_t UpgradeRuns::recoveries_of(const std::string& upgrade) const {
+    std::uint32_t most = 0;
+    for (const auto& [id, run] : runs_) {
+        for (const RunVmView& vm : run->view.vms) {
+            most = vm.upgrade == upgrade ? std::max(most, vm.recoveries) : most;
+        }
+    }
+    return most;
+}
+
 awaitable<void>
 UpgradeRuns::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrade> found) {
     if (!found) {
@@ -668,6 +696,12 @@ UpgradeRuns::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrad
         co_await end_vm(run, index, std::move(view));
         co_return;
     }
+    if (run->view.vms[index].recoveries >= kMaxRecoveries) {
+        RunVmView given_up = make_given_up_view(run->facts_of(index), run->view.vms[index].phase);
+        co_await end_vm(run, index, std::move(given_up));
+        co_return;
+    }
+    co_await count_recovery(run, index);
     const Strand strand = asio::make_strand(context_);
     const upgrade::UpgradeId id(found->upgrade);
     const QmpVmPortConfig port{.main_socket = "", .control_dir = found->path, .upgrade = id};
@@ -777,6 +811,22 @@ awaitable<void> UpgradeRuns::adopt_orphans(std::vector<FoundUpgrade> found) {
         co_await looks->changed.wait_uncancelled();
     }
     std::vector<FoundUpgrade>& unfinished = looks->unfinished;
+    const auto is_given_up = [this](const FoundUpgrade& entry) {
+        const bool is_too_often = recoveries_of(entry.upgrade) >= kMaxRecoveries;
+        if (is_too_often) {
+            log().error(
+                "the unfinished upgrade {} in {} is not touched any more: qhupd ended {} times "
+                "while it finished it",
+                entry.upgrade,
+                entry.path,
+                kMaxRecoveries
+            );
+        }
+        return is_too_often;
+    };
+    unfinished.erase(
+        std::remove_if(unfinished.begin(), unfinished.end(), is_given_up), unfinished.end()
+    );
     if (unfinished.empty()) {
         co_return;
     }
@@ -785,6 +835,7 @@ awaitable<void> UpgradeRuns::adopt_orphans(std::vector<FoundUpgrade> found) {
         run->view.vms.push_back({});
         run->view.vms.back().vm = vm_of_folder(entry.folder);
         run->view.vms.back().upgrade = entry.upgrade;
+        run->view.vms.back().recoveries = recoveries_of(entry.upgrade);
         run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
     }
     run->held.resize(run->view.vms.size());

@@ -113,6 +113,8 @@ private:
     [[nodiscard]] awaitable<void> adopt_orphans(std::vector<FoundUpgrade> found);
     [[nodiscard]] awaitable<void>
     recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrade> found);
+    [[nodiscard]] awaitable<void> count_recovery(RunPtr run, std::size_t index);
+    std::uint32_t recoveries_of(const std::string& upgrade) const;
     RunVmView view_without_pair(const Run& run, std::size_t index) const;
     std::string vm_of_folder(const std::string& folder) const;
     void forget_old();

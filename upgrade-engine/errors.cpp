@@ -90,6 +90,8 @@ constexpr std::array kRows{
         "The new QEMU ended after the guest had run on it, so the guest is down and cannot go back to the old one; read QEMU's reason and start the VM again."},
     Row{Errc::journal_failed, "journal_failed", Severity::transient,
         "What the upgrade was about to do could not be written to the journal, so it was not begun, and the guest was not paused; make room below state_dir or read the log of qhupd, and start the upgrade again."},
+    Row{Errc::recovery_given_up, "recovery_given_up", Severity::needs_operator,
+        "qhupd ended several times while it finished this upgrade, so it does not touch the VM any more; the pair goes on or back by itself within its leases. Look at the VM and at the log of qhupd; upgrading the VM again ends what is left first."},
 };
 // clang-format on
 

@@ -52,6 +52,7 @@ enum class Errc {
     rollback_stuck,     ///< the source cannot take the guest back
     guest_lost,         ///< the target ended after the guest had run on it
     journal_failed,     ///< what was about to be done could not be written down first
+    recovery_given_up,  ///< the daemon ended too often while it finished this upgrade
 };
 
 /// Every code, in the order of the enumeration.
@@ -93,6 +94,7 @@ inline constexpr std::array kAllErrcs{
     Errc::rollback_stuck,
     Errc::guest_lost,
     Errc::journal_failed,
+    Errc::recovery_given_up,
 };
 
 [[nodiscard]] const Category& upgrade_category() noexcept;

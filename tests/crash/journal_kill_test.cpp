@@ -116,6 +116,16 @@ void check_intents(Host& host) {
     }
 }
 
+/// Nothing that is left keeps the VMs from being upgraded.
+void check_upgradable(Host& host) {
+    CHECK(wait_until([&host] {
+        const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
+        return again.status == 0 || again.status == 2;
+    }));
+    CHECK(version_of(host, 0) == "10.0.13");
+    CHECK(version_of(host, 1) == "10.0.13");
+}
+
 /// Guest, run and journal agree.
 void check_end(Host& host, bool was_told_lost) {
     const std::string id = host.newest_run();
@@ -147,12 +157,7 @@ void check_end(Host& host, bool was_told_lost) {
         REQUIRE(host.start_daemon());
     }
     if (!was_told_lost) {
-        CHECK(wait_until([&host] {
-            const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
-            return again.status == 0 || again.status == 2;
-        }));
-        CHECK(version_of(host, 0) == "10.0.13");
-        CHECK(version_of(host, 1) == "10.0.13");
+        check_upgradable(host);
     }
 }
 
@@ -245,6 +250,59 @@ TEST_CASE("a VM that is gone after the restart is lost once, whenever it dies", 
             }));
             CHECK(run.at("vms").at(0).at("outcome") == "lost_contact");
             CHECK(has_step(run_vm_from_json(run.at("vms").at(0)), "switch_over"));
+        }
+    }
+}
+
+TEST_CASE("a recovery that kills the daemon is tried five times, not more", "[daemon][crash]") {
+    for (const bool is_journal_lost : {false, true}) {
+        DYNAMIC_SECTION((is_journal_lost ? "adopted" : "resumed")) {
+            Host host(2);
+            host.serve();
+            host.fault = "journal.await_pause.after";
+            start_and_die(host, scenarios().front());
+            if (is_journal_lost) {
+                std::filesystem::remove_all(host.dir() / "state");
+            }
+            for (int i = 0; i < 5; ++i) {
+                INFO("attempt " << i + 1);
+                host.fault = "journal.rolling_back.before";
+                (void)host.start_daemon();
+                REQUIRE(host.wait_for_daemon() == kKilled);
+            }
+            const std::size_t commands = host.qemu().commands(0).size();
+            host.fault = "journal.rolling_back.before"; // and now it does not come to it any more
+            REQUIRE(host.start_daemon());
+            const std::string id = host.newest_run();
+            json run;
+            REQUIRE(wait_until([&] {
+                run = json::parse(host.ctl({"--json", "status", id, "--once"}).out);
+                return run.at("state") == "finished";
+            }));
+            INFO(run.dump());
+            std::size_t given_up = 0;
+            for (const json& vm : run.at("vms")) {
+                given_up += vm.at("code") == "recovery_given_up" ? 1U : 0U;
+                CHECK(vm.at("recoveries").get<int>() <= 5);
+            }
+            CHECK(given_up >= 1);
+            CHECK(sides_of(host, 0) == std::vector<std::string>{"source"});
+            const auto after = host.qemu().commands(0);
+            CHECK(std::none_of(
+                after.begin() + static_cast<std::ptrdiff_t>(commands),
+                after.end(),
+                [](const std::string& command) {
+                    return command.find("hot-upgrade-rollback") != std::string::npos;
+                }
+            ));
+            // it stays so over another start, and an operator who asks gets his upgrade
+            REQUIRE(host.stop_daemon() == 0);
+            host.fault = "journal.rolling_back.before";
+            REQUIRE(host.start_daemon());
+            CHECK(host.newest_run() == id);
+            REQUIRE(host.stop_daemon() == 0);
+            REQUIRE(host.start_daemon());
+            check_upgradable(host);
         }
     }
 }

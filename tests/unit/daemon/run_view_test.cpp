@@ -18,6 +18,7 @@ const RunFacts kRun{
     .from_build_id = "aa",
     .to_build_id = "bb",
     .is_dry_run = false,
+    .recoveries = 0,
     .steps_before = {},
     .started = kStart};
 
@@ -131,4 +132,16 @@ TEST_CASE(
     CHECK(lost.code == "lost_contact");
     CHECK(lost.message == "It does not answer.");
     CHECK(lost.next_step.find("qhupd-ctl show vm1") != std::string::npos);
+}
+
+TEST_CASE("a VM that is given up says how often, where, and what to do", "[daemon][run_view]") {
+    RunFacts run = kRun;
+    run.recoveries = 5;
+    const auto view = make_given_up_view(run, "rolling_back");
+    CHECK(view.outcome == "needs_operator");
+    CHECK(view.code == "recovery_given_up");
+    CHECK(view.recoveries == 5);
+    CHECK(view.message.find("5 times") != std::string::npos);
+    CHECK(view.message.find("rolling_back") != std::string::npos);
+    CHECK(view.next_step.find("qhupd-ctl show vm1") != std::string::npos);
 }
