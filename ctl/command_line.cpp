@@ -51,6 +51,11 @@ void add_commands(CLI::App& app, Options& options) {
         ->type_name("N");
     upgrade->add_flag("--yes,-y", options.yes, "Do not ask on a terminal");
     upgrade->add_flag("--dry-run", options.dry_run, "Check everything, touch nothing");
+    upgrade
+        ->add_option(
+            "--request-id", options.request_id, "Said again, it follows the run that it started"
+        )
+        ->type_name("ID");
     add("releases", "Binaries that VMs can be upgraded to", Command::releases);
     CLI::App* status =
         add("status", "Runs, or one run; follows it while it goes on", Command::status);
@@ -69,6 +74,9 @@ std::optional<EarlyExit> find_mistake(const Options& options) {
         if (!daemon::is_valid_name(name)) {
             return EarlyExit{ExitStatus::usage, "That is not a name that a VM can have.\n"};
         }
+    }
+    if (!options.request_id.empty() && !daemon::is_valid_name(options.request_id)) {
+        return EarlyExit{ExitStatus::usage, "That is not an id that a request can have.\n"};
     }
     const bool has_bad_name = (!options.to.empty() && !daemon::is_valid_name(options.to)) ||
                               (!options.run.empty() && !daemon::is_valid_name(options.run));

@@ -26,6 +26,7 @@ struct Options {
     std::optional<std::uint32_t> parallel;      ///< VMs in work at once
     bool yes = false;                           ///< do not ask
     bool dry_run = false;                       ///< check inside a run, touch nothing
+    std::string request_id;                     ///< the caller's name for an upgrade; "": none
     std::string run;                            ///< for status; "": list runs
     bool once = false;                          ///< status: do not follow a run that goes on
 };

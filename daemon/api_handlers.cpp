@@ -106,7 +106,8 @@ awaitable<ApiReply> ApiHandlers::answer(PostRun /*route*/, const ApiRequest& req
     if (const auto* problem = std::get_if<Problem>(&started)) {
         co_return make_reply(*problem);
     }
-    co_return make_document(std::get<RunView>(started), 202);
+    const auto& begun = std::get<UpgradeRuns::Started>(started);
+    co_return make_document(begun.run, begun.is_new ? 202 : 200);
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetRuns /*route*/, const ApiRequest& /*request*/) {

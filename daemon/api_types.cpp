@@ -154,6 +154,12 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
             return bad_request("'to' must be the name of a release");
         }
         request.to = value.get<std::string>();
+    } else if (key == "request_id") {
+        if (!value.is_string() || !is_valid_name(value.get_ref<const std::string&>())) {
+            return bad_request("'request_id' must be a name: up to 128 printable characters "
+                               "without a slash");
+        }
+        request.request_id = value.get<std::string>();
     } else if (key == "parallel") {
         const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
                                  value.get<std::uint64_t>() <= kMaxParallel;
@@ -163,7 +169,7 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         request.parallel = value.get<std::uint32_t>();
     } else {
         return bad_request("there is a member that this request does not have; it has vms, all, "
-                           "to, parallel and dry_run");
+                           "to, parallel, dry_run and request_id");
     }
     return {};
 }
@@ -258,6 +264,7 @@ json to_json(const RunView& value) {
         {"started_unix_ms", value.started_unix_ms},
         {"finished_unix_ms", value.finished_unix_ms},
         {"by_uid", value.by_uid},
+        {"request", value.request ? to_json(*value.request) : json(nullptr)},
         {"vms", array_of(value.vms)},
     };
 }
@@ -282,6 +289,9 @@ json to_json(const RunRequest& value) {
     }
     if (value.parallel) {
         request["parallel"] = *value.parallel;
+    }
+    if (!value.request_id.empty()) {
+        request["request_id"] = value.request_id;
     }
     return request;
 }
@@ -404,6 +414,25 @@ RunVmView run_vm_from_json(const json& value) {
     return vm;
 }
 
+RunRequest run_request_from_json(const json& value) {
+    RunRequest request{
+        .vms = {},
+        .all = flag(value, "all"),
+        .to = text(value, "to"),
+        .parallel = {},
+        .dry_run = flag(value, "dry_run"),
+        .request_id = text(value, "request_id"),
+    };
+    if (const json& parallel = member(value, "parallel"); parallel.is_number_unsigned()) {
+        request.parallel = parallel.get<std::uint32_t>();
+    }
+    const json& vms = member(value, "vms");
+    for (const json& vm : vms.is_array() ? vms : json::array()) {
+        request.vms.push_back(vm.is_string() ? vm.get<std::string>() : std::string());
+    }
+    return request;
+}
+
 RunView run_from_json(const json& value) {
     RunView run{
         .id = text(value, "id"),
@@ -415,8 +444,12 @@ RunView run_from_json(const json& value) {
         .started_unix_ms = integer<std::int64_t>(value, "started_unix_ms"),
         .finished_unix_ms = integer<std::int64_t>(value, "finished_unix_ms"),
         .by_uid = integer<std::int64_t>(value, "by_uid"),
+        .request = {},
         .vms = {},
     };
+    if (const json& request = member(value, "request"); request.is_object()) {
+        run.request = run_request_from_json(request);
+    }
     const json& vms = member(value, "vms");
     if (vms.is_array()) {
         for (const json& vm : vms) {

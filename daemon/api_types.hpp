@@ -99,6 +99,18 @@ struct RunVmView {
     std::vector<BlockerView> blockers;              ///< why it was refused
 };
 
+/// The body of POST /v1/runs.
+struct RunRequest {
+    std::vector<std::string> vms;          ///< names; empty exactly if `all`
+    bool all = false;                      ///< every VM that the daemon knows
+    std::string to;                        ///< release name
+    std::optional<std::uint32_t> parallel; ///< 1 to 1024; never more than the daemon's own limit
+    bool dry_run = false;                  ///< check only
+    std::string request_id; ///< the client's name for this request; the same again is the same run
+
+    bool operator==(const RunRequest&) const = default;
+};
+
 /// One upgrade of one or more VMs, or what recovery did after a start.
 struct RunView {
     std::string id;                    ///< names the run in paths
@@ -110,6 +122,7 @@ struct RunView {
     std::int64_t started_unix_ms = 0;  ///< wall clock
     std::int64_t finished_unix_ms = 0; ///< wall clock; 0 while it runs
     std::int64_t by_uid = 0;           ///< who asked
+    std::optional<RunRequest> request; ///< what was asked; none for recovery
     std::vector<RunVmView> vms;        ///< in the order of work
 };
 
@@ -118,15 +131,6 @@ struct RunEvent {
     std::uint64_t sequence = 0;  ///< "seq": from 1, without gaps
     std::optional<RunVmView> vm; ///< this VM changed
     std::optional<RunView> run;  ///< the run ended so; always the last event
-};
-
-/// The body of POST /v1/runs.
-struct RunRequest {
-    std::vector<std::string> vms;          ///< names; empty exactly if `all`
-    bool all = false;                      ///< every VM that the daemon knows
-    std::string to;                        ///< release name
-    std::optional<std::uint32_t> parallel; ///< 1 to 1024; never more than the daemon's own limit
-    bool dry_run = false;                  ///< check only
 };
 
 /// An error answer, RFC 9457 with a stable code and the next step.
@@ -176,6 +180,7 @@ VmView vm_from_json(const nlohmann::json& value);
 ReleaseView release_from_json(const nlohmann::json& value);
 CheckView check_from_json(const nlohmann::json& value);
 RunVmView run_vm_from_json(const nlohmann::json& value);
+RunRequest run_request_from_json(const nlohmann::json& value);
 RunView run_from_json(const nlohmann::json& value);
 RunEvent run_event_from_json(const nlohmann::json& value);
 Problem problem_from_json(const nlohmann::json& value);

@@ -23,6 +23,7 @@ enum class ProblemCode : std::uint8_t {
     method_not_allowed, ///< the path exists, the method does not
     request_too_slow,   ///< the request did not arrive in time
     vm_busy,            ///< the VM is in a run
+    request_id_reused,  ///< another request had this id
     too_large,          ///< the request has too many bytes
     release_unusable,   ///< the release's binary must not be used
     vm_unreachable,     ///< the VM does not answer
@@ -42,6 +43,7 @@ inline constexpr std::array kAllProblemCodes{
     ProblemCode::method_not_allowed,
     ProblemCode::request_too_slow,
     ProblemCode::vm_busy,
+    ProblemCode::request_id_reused,
     ProblemCode::too_large,
     ProblemCode::release_unusable,
     ProblemCode::vm_unreachable,

@@ -137,6 +137,7 @@ struct UpgradeRuns::Run {
     std::vector<std::vector<StepView>> before; // steps of daemons before us, by index
     std::size_t open = 0;                      // VMs without an outcome
     std::optional<upgrade::BatchId> batch;
+    bool is_starting = false; // it is not in the journal yet, and may never be
 
     RunFacts facts_of(std::size_t index) const {
         return {
@@ -433,7 +434,55 @@ awaitable<std::optional<Problem>> UpgradeRuns::find_problem(const RunRequest& re
     co_return std::nullopt;
 }
 
-awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request, uid_t uid) {
+UpgradeRuns::RunPtr UpgradeRuns::run_of_request(const std::string& request_id) const {
+    const auto found = std::find_if(runs_.begin(), runs_.end(), [&request_id](const auto& entry) {
+        const auto& request = entry.second->view.request;
+        return request && request->request_id == request_id;
+    });
+    return request_id.empty() || found == runs_.end() ? nullptr : found->second;
+}
+
+/// The run that the same request started before, once it is sure that there is one.
+awaitable<std::optional<std::variant<UpgradeRuns::Started, Problem>>>
+UpgradeRuns::find_same(RunRequest request) {
+    for (RunPtr run = run_of_request(request.request_id); run;
+         run = run_of_request(request.request_id)) {
+        if (*run->view.request != request) {
+            co_return make_problem(
+                ProblemCode::request_id_reused,
+                "The id '" + request.request_id + "' belongs to run " + run->view.id +
+                    ", which was asked for something else.",
+                "Take a new id for a new request."
+            );
+        }
+        if (!run->is_starting) {
+            co_return Started{run->view, false};
+        }
+        const auto follower = std::make_shared<Notifier>(home_);
+        run->followers.push_back(follower);
+        co_await follower->wait_uncancelled();
+        run->followers.erase(
+            std::remove(run->followers.begin(), run->followers.end(), follower),
+            run->followers.end()
+        );
+    }
+    co_return std::nullopt;
+}
+
+/// It is known whether the run goes on.
+void UpgradeRuns::end_start(const RunPtr& run) {
+    run->is_starting = false;
+    for (const auto& follower : run->followers) {
+        follower->notify();
+    }
+}
+
+awaitable<std::variant<UpgradeRuns::Started, Problem>>
+UpgradeRuns::start(RunRequest request, uid_t uid) {
+    auto before = co_await find_same(request);
+    if (before) {
+        co_return std::move(*before);
+    }
     auto answer = co_await shelf_.pick(request.to);
     if (answer.problem) {
         co_return std::move(*answer.problem);
@@ -442,7 +491,14 @@ awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request,
     if (problem) {
         co_return std::move(*problem);
     }
+    // why: the same request may have come a second time while we looked at the VMs.
+    before = co_await find_same(request);
+    if (before) {
+        co_return std::move(*before);
+    }
     const RunPtr run = make_run(make_run_id(), "upgrade");
+    run->is_starting = true;
+    run->view.request = request;
     run->view.to = request.to;
     run->view.dry_run = request.dry_run;
     run->view.parallel = std::min(request.parallel.value_or(config_.parallel), config_.parallel);
@@ -462,8 +518,9 @@ awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request,
     if (run->open == 0) {
         run->view.state = "finished";
         run->view.finished_unix_ms = unix_ms_now();
+        end_start(run);
         add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
-        co_return run->view;
+        co_return Started{run->view, true};
     }
     // why: what was wanted is on disk before anything is done.
     const Deadline patience = Deadline::in(kRunIsWritten);
@@ -476,6 +533,7 @@ awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request,
         order_.erase(std::remove(order_.begin(), order_.end(), id), order_.end());
         // why: a disk that was merely slow may have it after all, and it must not come back.
         journal_.put({{JournalChange::Kind::forget_run, {.run = id, .number = {}, .record = {}}}});
+        end_start(run);
         co_return make_problem(
             ProblemCode::journal_failed,
             "What the run shall do cannot be written to the journal below " + config_.state_dir +
@@ -486,13 +544,12 @@ awaitable<std::variant<RunView, Problem>> UpgradeRuns::start(RunRequest request,
     log().info(
         "run {}: {} VMs to {}, asked for by uid {}", run->view.id, run->open, run->view.to, uid
     );
-    start_vms(run, request, std::move(*answer.picked));
-    co_return run->view;
+    start_vms(run, std::move(*answer.picked));
+    end_start(run);
+    co_return Started{run->view, true};
 }
 
-void UpgradeRuns::start_vms(
-    const RunPtr& run, const RunRequest& request, ReleaseShelf::Picked picked
-) {
+void UpgradeRuns::start_vms(const RunPtr& run, ReleaseShelf::Picked picked) {
     run->batch = gate_.add_batch({.parallel = run->view.parallel, .stop_after_failures = 0});
     for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
         const std::string name = run->view.vms[i].vm;
@@ -513,7 +570,6 @@ void UpgradeRuns::start_vms(
         run->held[i] = name;
         tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, picked, gate_.add_vm(*run->batch)));
     }
-    (void)request;
 }
 
 /// Ends an upgrade of ours that nobody works on: a command of a daemon that was killed can take

@@ -47,8 +47,14 @@ public:
 
     /// Starts a run. It is in the journal before a VM is touched.
     /// @param uid  who asked
+    /// A request with an id that was seen before starts nothing: it gets the run that it started
+    /// then, across restarts, as long as that is remembered.
     /// Errors: a Problem; nothing was started then
-    [[nodiscard]] awaitable<std::variant<RunView, Problem>> start(RunRequest request, uid_t uid);
+    struct Started {
+        RunView run;
+        bool is_new = true; ///< false: the same request had started it before
+    };
+    [[nodiscard]] awaitable<std::variant<Started, Problem>> start(RunRequest request, uid_t uid);
 
     /// May this VM go to that release? Touches nothing.
     [[nodiscard]] awaitable<std::variant<CheckView, Problem>> check(std::string vm, std::string to);
@@ -96,9 +102,13 @@ private:
     [[nodiscard]] awaitable<Result<void>>
     write_intent(RunPtr run, std::size_t index, RunVmView view, Deadline deadline);
     void put_again();
+    RunPtr run_of_request(const std::string& request_id) const;
+    [[nodiscard]] awaitable<std::optional<std::variant<Started, Problem>>>
+    find_same(RunRequest request);
+    void end_start(const RunPtr& run);
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
     std::vector<std::string> select(const RunRequest& request) const;
-    void start_vms(const RunPtr& run, const RunRequest& request, ReleaseShelf::Picked picked);
+    void start_vms(const RunPtr& run, ReleaseShelf::Picked picked);
     [[nodiscard]] awaitable<void> run_vm(
         RunPtr run,
         std::size_t index,

@@ -151,13 +151,14 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
         .to = options.to,
         .parallel = options.parallel,
         .dry_run = options.dry_run,
+        .request_id = options.request_id,
     };
     const auto reply =
         client.request("POST", "/v1/runs", daemon::format_json(daemon::to_json(request)));
     if (reply.has_error()) {
         return report(options, reply.error());
     }
-    if (reply->status != kAccepted) {
+    if (reply->status != kAccepted && reply->status != kOk) { // 200: begun before
         return report(options, *reply);
     }
     const auto body = json_of(*reply);

@@ -237,3 +237,34 @@ TEST_CASE("a disk that becomes full inside the pause changes nothing", "[daemon]
     REQUIRE(wait_until([&] { return run_of(host, id).at("state") == "finished"; }));
     CHECK(outcome_of(run_of(host, id), 0) == "upgraded");
 }
+
+TEST_CASE("the same request id twice is one run, also after a restart", "[daemon][journal]") {
+    Host host(2);
+    host.options(0).vm.reactions["hot-upgrade-switch"].delay = 300ms;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const std::vector<std::string> words{
+        "--json", "upgrade", "vm0", "--to", "new", "--request-id", "job-7"};
+    // at the same time, and once more while it goes on
+    const pid_t first = host.start_ctl(words);
+    const pid_t second = host.start_ctl(words);
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    const Ran third = host.ctl(words);
+    const json run = json::parse(host.finish_ctl(first).out);
+    CHECK(outcome_of(run, 0) == "upgraded");
+    CHECK(run.at("request").at("request_id") == "job-7");
+    CHECK(json::parse(host.finish_ctl(second).out).at("id") == run.at("id"));
+    CHECK(json::parse(third.out).at("id") == run.at("id"));
+    host.kill_daemon();
+    REQUIRE(host.start_daemon());
+    const Ran later = host.ctl(words);
+    CHECK(later.status == 0);
+    CHECK(json::parse(later.out) == run);
+    const auto runs = json::parse(host.ctl({"--json", "status"}).out).at("runs");
+    CHECK(runs.size() == 1);
+    // the same id for something else is a mistake, and starts nothing
+    const Ran other = host.ctl({"upgrade", "vm1", "--to", "new", "--request-id", "job-7"});
+    CHECK(other.status == 1);
+    CHECK(other.err.find("belongs to run") != std::string::npos);
+    host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.version() == "7.2.22"); }, 1);
+}

@@ -34,6 +34,10 @@ TEST_CASE("every command is understood", "[ctl][command_line]") {
     CHECK(upgrade.all);
     CHECK(upgrade.yes);
     CHECK(upgrade.parallel == 3U);
+    CHECK(
+        options_of({"upgrade", "vm1", "--to", "x", "--request-id", "job-7"}).request_id == "job-7"
+    );
+    CHECK(status_of({"upgrade", "vm1", "--to", "x", "--request-id", "a/b"}) == 64);
     CHECK(options_of({"status"}).run.empty());
     CHECK(options_of({"status", "r1"}).run == "r1");
     CHECK(options_of({"releases"}).command == Command::releases);

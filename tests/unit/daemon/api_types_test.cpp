@@ -68,6 +68,26 @@ TEST_CASE("a request for a run is read", "[daemon][api_types]") {
     CHECK(request->vms == std::vector<std::string>{"a", "b"});
     CHECK(request->parallel == 2U);
     CHECK_FALSE(request->dry_run);
+    CHECK(request->request_id.empty());
+    CHECK(
+        parse_run_request(R"({"all": true, "to": "x", "request_id": "job-7"})")->request_id ==
+        "job-7"
+    );
+}
+
+TEST_CASE("what was asked is part of the run and comes back", "[daemon][api_types]") {
+    RunView run;
+    CHECK_FALSE(run_from_json(to_json(run)).request);
+    run.request = RunRequest{
+        .vms = {"a", "b"},
+        .all = false,
+        .to = "x",
+        .parallel = 3,
+        .dry_run = true,
+        .request_id = "i"};
+    const auto again = run_from_json(to_json(run));
+    REQUIRE(again.request);
+    CHECK(to_json(*again.request) == to_json(*run.request));
 }
 
 TEST_CASE("a request with anything wrong in it starts nothing", "[daemon][api_types]") {
@@ -87,6 +107,8 @@ TEST_CASE("a request with anything wrong in it starts nothing", "[daemon][api_ty
         R"({"all": true, "to": "x", "parallel": 0})",
         R"({"all": true, "to": "x", "parallel": 5000})",
         R"({"all": true, "to": "x", "parallel": -1})",
+        R"({"all": true, "to": "x", "request_id": ""})",
+        R"({"all": true, "to": "x", "request_id": 7})",
         R"({"all": true, "to": "x", "dryrun": true})"
     );
     INFO(bad);
