@@ -123,13 +123,13 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
             kept.clear();
             say_good();
         }
+        if (std::exchange(was_set_aside, false) && on_replaced) {
+            asio::post(home, on_replaced);
+        }
         for (const Order& order : done) {
             if (order.on_done) {
                 order.on_done(written);
             }
-        }
-        if (std::exchange(was_set_aside, false) && on_replaced) {
-            asio::post(home, on_replaced);
         }
     }
 
