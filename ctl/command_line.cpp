@@ -61,6 +61,9 @@ void add_commands(CLI::App& app, Options& options) {
         add("status", "Runs, or one run; follows it while it goes on", Command::status);
     status->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it");
     status->add_flag("--once", options.once, "Say how it stands and do not follow it");
+    add("abort", "Begin no further VM of a run; one in its pause finishes", Command::abort)
+        ->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it")
+        ->required();
     add("version", "Versions of this program and of the daemon", Command::version);
 }
 

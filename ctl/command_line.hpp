@@ -13,7 +13,7 @@
 
 namespace qhup::ctl {
 
-enum class Command { list, show, check, upgrade, releases, status, version };
+enum class Command { list, show, check, upgrade, releases, status, abort, version };
 
 /// What the user wants.
 struct Options {
@@ -27,7 +27,7 @@ struct Options {
     bool yes = false;                           ///< do not ask
     bool dry_run = false;                       ///< check inside a run, touch nothing
     std::string request_id;                     ///< the caller's name for an upgrade; "": none
-    std::string run;                            ///< for status; "": list runs
+    std::string run;                            ///< for abort, and for status; "": list runs
     bool once = false;                          ///< status: do not follow a run that goes on
 };
 

@@ -20,6 +20,7 @@ ExitStatus run_command(const Options& options) {
     case Command::upgrade: return run_upgrade(client, options);
     case Command::releases: return run_releases(client, options);
     case Command::status: return run_status(client, options);
+    case Command::abort: return run_abort(client, options);
     case Command::version: return run_version(client, options);
     }
     return ExitStatus::failure;

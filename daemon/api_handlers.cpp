@@ -132,6 +132,18 @@ awaitable<ApiReply> ApiHandlers::answer(GetRunEvents route, const ApiRequest& /*
     co_return reply;
 }
 
+awaitable<ApiReply> ApiHandlers::answer(AbortRun route, const ApiRequest& request) {
+    if (!runs_.find(route.id)) {
+        co_return make_reply(run_not_found(route.id));
+    }
+    const auto aborted = runs_.abort(route.id, request.uid);
+    if (const auto* problem = std::get_if<Problem>(&aborted)) {
+        co_return make_reply(*problem);
+    }
+    const auto& run = std::get<RunView>(aborted);
+    co_return make_document(run, run.state == "running" ? 202 : 200);
+}
+
 awaitable<ApiReply> ApiHandlers::answer(Problem route, const ApiRequest& /*request*/) {
     co_return make_reply(route);
 }

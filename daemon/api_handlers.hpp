@@ -66,6 +66,7 @@ private:
     [[nodiscard]] awaitable<ApiReply> answer(GetRuns route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetRun route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetRunEvents route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(AbortRun route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(Problem route, const ApiRequest& request);
 
     VmRegistry& registry_;

@@ -264,6 +264,7 @@ json to_json(const RunView& value) {
         {"started_unix_ms", value.started_unix_ms},
         {"finished_unix_ms", value.finished_unix_ms},
         {"by_uid", value.by_uid},
+        {"stopped_by", value.stopped_by},
         {"request", value.request ? to_json(*value.request) : json(nullptr)},
         {"vms", array_of(value.vms)},
     };
@@ -444,6 +445,7 @@ RunView run_from_json(const json& value) {
         .started_unix_ms = integer<std::int64_t>(value, "started_unix_ms"),
         .finished_unix_ms = integer<std::int64_t>(value, "finished_unix_ms"),
         .by_uid = integer<std::int64_t>(value, "by_uid"),
+        .stopped_by = text(value, "stopped_by"),
         .request = {},
         .vms = {},
     };

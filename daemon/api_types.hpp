@@ -122,6 +122,7 @@ struct RunView {
     std::int64_t started_unix_ms = 0;  ///< wall clock
     std::int64_t finished_unix_ms = 0; ///< wall clock; 0 while it runs
     std::int64_t by_uid = 0;           ///< who asked
+    std::string stopped_by;            ///< why no further VM is begun: "", "abort" or "shutdown"
     std::optional<RunRequest> request; ///< what was asked; none for recovery
     std::vector<RunVmView> vms;        ///< in the order of work
 };

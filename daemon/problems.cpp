@@ -27,6 +27,7 @@ Row row_of(ProblemCode code) noexcept {
     case ProblemCode::vm_busy: return {"vm_busy", 409, "The VM is in a run"};
     case ProblemCode::request_id_reused:
         return {"request_id_reused", 409, "Another request had this id"};
+    case ProblemCode::not_abortable: return {"not_abortable", 409, "The run cannot be aborted"};
     case ProblemCode::too_large: return {"too_large", 413, "The request is too large"};
     case ProblemCode::release_unusable:
         return {"release_unusable", 422, "The release must not be used"};

@@ -24,6 +24,7 @@ enum class ProblemCode : std::uint8_t {
     request_too_slow,   ///< the request did not arrive in time
     vm_busy,            ///< the VM is in a run
     request_id_reused,  ///< another request had this id
+    not_abortable,      ///< the run only finishes what was begun
     too_large,          ///< the request has too many bytes
     release_unusable,   ///< the release's binary must not be used
     vm_unreachable,     ///< the VM does not answer
@@ -44,6 +45,7 @@ inline constexpr std::array kAllProblemCodes{
     ProblemCode::request_too_slow,
     ProblemCode::vm_busy,
     ProblemCode::request_id_reused,
+    ProblemCode::not_abortable,
     ProblemCode::too_large,
     ProblemCode::release_unusable,
     ProblemCode::vm_unreachable,

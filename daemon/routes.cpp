@@ -125,6 +125,9 @@ Route find_named(
     if (is_vm && parts.size() == 4 && parts[3] == "check") {
         return make_check(name, query);
     }
+    if (!is_vm && parts.size() == 4 && parts[3] == "abort") {
+        return AbortRun{name};
+    }
     if (!is_vm && parts.size() == 4 && parts[3] == "events") {
         return make_run_events(name, query);
     }
@@ -161,7 +164,8 @@ Route find_route(std::string_view method, std::string_view target) {
         }
         route = GetRuns{};
     }
-    if (!is_get && !std::holds_alternative<Problem>(route)) {
+    const bool fits = std::holds_alternative<AbortRun>(route) ? method == "POST" : is_get;
+    if (!fits && !std::holds_alternative<Problem>(route)) {
         return make_problem(
             ProblemCode::method_not_allowed, "This path does not take the method of the request."
         );

@@ -29,6 +29,9 @@ struct GetRuns {};
 struct GetRun {
     std::string id;
 };
+struct AbortRun {
+    std::string id;
+};
 struct GetRunEvents {
     std::string id;
     std::uint64_t after = 0; ///< events up to this number are known already
@@ -45,6 +48,7 @@ using Route = std::variant<
     GetRuns,
     GetRun,
     GetRunEvents,
+    AbortRun,
     Problem>;
 
 /// The call, or the problem to answer with: no_such_path, method_not_allowed, bad_request.

@@ -107,6 +107,20 @@ RunVmView make_refused_view(
     return view;
 }
 
+RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::string& stopped_by) {
+    if (view.code != wire_code_of(make_error_code(upgrade::Errc::stopped))) {
+        return view;
+    }
+    if (stopped_by == "abort") {
+        view.message = "Run " + run + " was aborted before this VM was paused";
+        view.next_step = "Upgrade it again when that is wanted.";
+    } else if (stopped_by == "shutdown") {
+        view.message = "qhupd was stopped before this VM was paused";
+        view.next_step = "Upgrade it again when qhupd runs.";
+    }
+    return view;
+}
+
 RunVmView make_given_up_view(const RunFacts& run, const std::string& last_phase) {
     RunVmView view = make_queued_view(run);
     view.phase = std::string(upgrade::to_string(Phase::needs_operator));

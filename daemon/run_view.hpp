@@ -40,6 +40,10 @@ RunVmView make_refused_view(
     const RunFacts& run, std::string code, std::string message, std::string next_step
 );
 
+/// The same row; if it was refused because the run was stopped, the message says by whom.
+/// @param stopped_by  of the run
+RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::string& stopped_by);
+
 /// A VM that is not touched any more, since the daemon ended so often while it finished this.
 /// @param last_phase  that the journal tells of
 RunVmView make_given_up_view(const RunFacts& run, const std::string& last_phase);

@@ -256,10 +256,37 @@ std::optional<RunView> UpgradeRuns::find(const std::string& id) const {
 void UpgradeRuns::request_stop() {
     is_stopping_ = true;
     for (const auto& [id, run] : runs_) {
-        if (run->batch && run->view.state == "running") {
-            gate_.stop_batch(*run->batch);
+        if (run->view.state == "running" && run->view.stopped_by.empty()) {
+            stop_run(run, "shutdown");
         }
     }
+}
+
+/// It is in the journal before the VMs' ends are, since changes are written in order.
+void UpgradeRuns::stop_run(const RunPtr& run, std::string by) {
+    run->view.stopped_by = std::move(by);
+    journal_.put({{JournalChange::Kind::put, make_run_row(run->view)}});
+    if (run->batch) {
+        gate_.stop_batch(*run->batch);
+    }
+}
+
+std::variant<RunView, Problem> UpgradeRuns::abort(const std::string& id, uid_t uid) {
+    const RunPtr run = runs_.find(id)->second;
+    const bool is_over = run->view.state == "finished" || !run->view.stopped_by.empty();
+    if (is_over) {
+        return run->view;
+    }
+    if (!run->batch && !run->is_starting) {
+        return make_problem(
+            ProblemCode::not_abortable,
+            "Run " + id + " only finishes or undoes what was begun before qhupd was started.",
+            "'qhupd-ctl status " + id + "' shows how far it is."
+        );
+    }
+    log().info("run {}: aborted by uid {}", id, uid);
+    stop_run(run, "abort");
+    return run->view;
 }
 
 // --- events -----------------------------------------------------------------------------------
@@ -551,6 +578,9 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
 
 void UpgradeRuns::start_vms(const RunPtr& run, ReleaseShelf::Picked picked) {
     run->batch = gate_.add_batch({.parallel = run->view.parallel, .stop_after_failures = 0});
+    if (!run->view.stopped_by.empty()) {
+        gate_.stop_batch(*run->batch); // why: it was aborted while it was written down
+    }
     for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
         const std::string name = run->view.vms[i].vm;
         const auto vm = registry_.handle_of(name);
@@ -631,7 +661,9 @@ awaitable<void> UpgradeRuns::run_vm(
         make_intent_writer(run, index)
     );
     const UpgradeReport report = co_await on_executor(vm.strand, std::move(upgrade));
-    RunVmView view = make_run_vm_view(report, run->facts_of(index));
+    RunVmView view = say_why_stopped(
+        make_run_vm_view(report, run->facts_of(index)), run->view.id, run->view.stopped_by
+    );
     co_await end_vm(run, index, std::move(view));
 }
 

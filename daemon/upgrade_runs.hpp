@@ -56,6 +56,15 @@ public:
     };
     [[nodiscard]] awaitable<std::variant<Started, Problem>> start(RunRequest request, uid_t uid);
 
+    /// No further VM of the run is begun, and one that is not paused yet is given up: these end
+    /// refused with the code `stopped`. A VM in its pause finishes or rolls back. Asking again, or
+    /// asking about a run that has finished, changes nothing.
+    ///
+    /// @param id   of a run that is known
+    /// @param uid  who asked
+    /// Errors: a Problem, not_abortable: the run only finishes what a daemon before us began
+    std::variant<RunView, Problem> abort(const std::string& id, uid_t uid);
+
     /// May this VM go to that release? Touches nothing.
     [[nodiscard]] awaitable<std::variant<CheckView, Problem>> check(std::string vm, std::string to);
 
@@ -106,6 +115,7 @@ private:
     [[nodiscard]] awaitable<std::optional<std::variant<Started, Problem>>>
     find_same(RunRequest request);
     void end_start(const RunPtr& run);
+    void stop_run(const RunPtr& run, std::string by);
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
     std::vector<std::string> select(const RunRequest& request) const;
     void start_vms(const RunPtr& run, ReleaseShelf::Picked picked);

@@ -168,6 +168,21 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
     return follow_run(client, options, daemon::run_from_json(*body).id);
 }
 
+ExitStatus run_abort(Client& client, const Options& options) {
+    const auto reply =
+        client.request("POST", "/v1/runs/" + percent_encoded(options.run) + "/abort");
+    if (reply.has_error()) {
+        return report(options, reply.error());
+    }
+    if (reply->status != kAccepted && reply->status != kOk) {
+        return report(options, *reply);
+    }
+    if (reply->status == kOk) {
+        tell("The run has finished already; this is how it ended.\n");
+    }
+    return follow_run(client, options, options.run);
+}
+
 ExitStatus run_status(Client& client, const Options& options) {
     const bool is_list = options.run.empty();
     const auto reply =

@@ -187,3 +187,56 @@ TEST_CASE("thirty VMs are upgraded in one run", "[daemon][upgrade]") {
         CHECK(vm.at("outcome") == "upgraded");
     }
 }
+
+TEST_CASE("an aborted run begins no further VM and lets a pause finish", "[daemon][upgrade]") {
+    Host host(4);
+    host.extra_config = "parallel = 3\npause_slots = 1";
+    host.options(0).vm.reactions["hot-upgrade-switch"].delay = 700ms;
+    host.options(2).vm.standby_time = 300ms;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    // vm0 is in its pause, vm1 waits for it, vm2 is prepared, vm3 was not begun
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    REQUIRE(wait_until([&] { return has_command(host, "main hot-upgrade-prepare", 2); }));
+    const Ran aborted = host.ctl({"--json", "abort", host.newest_run()});
+    CHECK(aborted.status == 6);
+    const json run = json::parse(aborted.out);
+    INFO(aborted.out << host.daemon_log());
+    CHECK(run.at("stopped_by") == "abort");
+    CHECK(vm_of(run, "vm0").at("outcome") == "upgraded");
+    for (const char* name : {"vm1", "vm2", "vm3"}) {
+        CHECK(vm_of(run, name).at("outcome") == "refused");
+        CHECK(vm_of(run, name).at("code") == "stopped");
+        CHECK(
+            vm_of(run, name).at("message").get<std::string>().find("aborted") != std::string::npos
+        );
+    }
+    for (std::size_t i = 1; i < 4; ++i) {
+        CHECK_FALSE(has_command(host, "source hot-upgrade-switch", i));
+        host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.state(FakeSide::source) == "none"); }, i);
+    }
+    CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 3));
+    CHECK(json::parse(host.finish_ctl(upgrade).out) == run);
+    // again, and after a restart, it is the same; the VMs that are left can be upgraded
+    CHECK(json::parse(host.ctl({"--json", "abort", run.at("id").get<std::string>()}).out) == run);
+    host.kill_daemon();
+    REQUIRE(host.start_daemon());
+    CHECK(json::parse(host.ctl({"--json", "abort", run.at("id").get<std::string>()}).out) == run);
+    CHECK(host.ctl({"abort", "r0"}).status == 3);
+    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+}
+
+TEST_CASE("an abort inside the pause lets a failing switch roll back", "[daemon][upgrade]") {
+    Host host(1);
+    host.options(0).vm.reactions["hot-upgrade-switch"].error_code = "load-failed";
+    host.options(0).vm.reactions["hot-upgrade-switch"].delay = 300ms;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    CHECK(host.ctl({"abort", host.newest_run()}).status == 4);
+    const json vm = vm_of(json::parse(host.finish_ctl(upgrade).out), "vm0");
+    CHECK(vm.at("outcome") == "rolled_back");
+    CHECK(vm.at("code") == "load_failed");
+}

@@ -38,6 +38,9 @@ TEST_CASE("every command is understood", "[ctl][command_line]") {
         options_of({"upgrade", "vm1", "--to", "x", "--request-id", "job-7"}).request_id == "job-7"
     );
     CHECK(status_of({"upgrade", "vm1", "--to", "x", "--request-id", "a/b"}) == 64);
+    CHECK(options_of({"abort", "r1"}).command == Command::abort);
+    CHECK(options_of({"abort", "r1"}).run == "r1");
+    CHECK(status_of({"abort"}) == 64);
     CHECK(options_of({"status"}).run.empty());
     CHECK(options_of({"status", "r1"}).run == "r1");
     CHECK(options_of({"releases"}).command == Command::releases);

@@ -28,6 +28,7 @@ TEST_CASE("each path leads to its call", "[daemon][routes]") {
     CHECK(std::get<GetRun>(find_route("GET", "/v1/runs/r1")).id == "r1");
     CHECK(std::get<GetRunEvents>(find_route("GET", "/v1/runs/r1/events?after=7")).after == 7);
     CHECK(std::get<GetRunEvents>(find_route("GET", "/v1/runs/r1/events")).after == 0);
+    CHECK(std::get<AbortRun>(find_route("POST", "/v1/runs/r1/abort")).id == "r1");
 }
 
 TEST_CASE("a path that does not exist says so", "[daemon][routes]") {
@@ -60,4 +61,7 @@ TEST_CASE("a method that a path does not take is named", "[daemon][routes]") {
     CHECK(problem_of("POST", "/v1/vms") == "method_not_allowed");
     CHECK(problem_of("DELETE", "/v1/runs/r1") == "method_not_allowed");
     CHECK(problem_of("PUT", "/v1/runs") == "method_not_allowed");
+    CHECK(problem_of("GET", "/v1/runs/r1/abort") == "method_not_allowed");
+    CHECK(problem_of("POST", "/v1/runs/r1/events") == "method_not_allowed");
+    CHECK(problem_of("POST", "/v1/vms/r1/abort") == "no_such_path");
 }

@@ -145,3 +145,13 @@ TEST_CASE("a VM that is given up says how often, where, and what to do", "[daemo
     CHECK(view.message.find("rolling_back") != std::string::npos);
     CHECK(view.next_step.find("qhupd-ctl show vm1") != std::string::npos);
 }
+
+TEST_CASE("a VM that was not begun says who stopped the run", "[daemon][run_view]") {
+    RunVmView view;
+    view.code = "stopped";
+    CHECK(say_why_stopped(view, "r1", "abort").message.find("r1 was aborted") != std::string::npos);
+    CHECK(say_why_stopped(view, "r1", "shutdown").message.find("qhupd") != std::string::npos);
+    view.code = "load_failed";
+    view.message = "It failed.";
+    CHECK(say_why_stopped(view, "r1", "abort").message == "It failed.");
+}
