@@ -49,6 +49,9 @@ void add_commands(CLI::App& app, Options& options) {
     upgrade->add_option("--parallel", options.parallel, "VMs in work at once")
         ->check(CLI::Range(1, 1024))
         ->type_name("N");
+    upgrade->add_option("--max-failures", options.max_failures, "Begin no further VM after so many")
+        ->check(CLI::Range(1, 10'000))
+        ->type_name("N");
     upgrade->add_flag("--yes,-y", options.yes, "Do not ask on a terminal");
     upgrade->add_flag("--dry-run", options.dry_run, "Check everything, touch nothing");
     upgrade

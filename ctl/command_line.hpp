@@ -27,6 +27,7 @@ struct Options {
     bool yes = false;                           ///< do not ask
     bool dry_run = false;                       ///< check inside a run, touch nothing
     std::string request_id;                     ///< the caller's name for an upgrade; "": none
+    std::uint32_t max_failures = 0;             ///< no further VM is begun after so many; 0: never
     std::string run;                            ///< for abort, and for status; "": list runs
     bool once = false;                          ///< status: do not follow a run that goes on
 };

@@ -160,6 +160,13 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
                                "without a slash");
         }
         request.request_id = value.get<std::string>();
+    } else if (key == "max_failures") {
+        const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
+                                 value.get<std::uint64_t>() <= kMaxNamedVms;
+        if (!is_in_range) {
+            return bad_request("'max_failures' must be a number from 1 to 10000");
+        }
+        request.max_failures = value.get<std::uint32_t>();
     } else if (key == "parallel") {
         const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
                                  value.get<std::uint64_t>() <= kMaxParallel;
@@ -169,7 +176,7 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         request.parallel = value.get<std::uint32_t>();
     } else {
         return bad_request("there is a member that this request does not have; it has vms, all, "
-                           "to, parallel, dry_run and request_id");
+                           "to, parallel, max_failures, dry_run and request_id");
     }
     return {};
 }
@@ -290,6 +297,9 @@ json to_json(const RunRequest& value) {
     }
     if (value.parallel) {
         request["parallel"] = *value.parallel;
+    }
+    if (value.max_failures != 0) {
+        request["max_failures"] = value.max_failures;
     }
     if (!value.request_id.empty()) {
         request["request_id"] = value.request_id;
@@ -421,6 +431,7 @@ RunRequest run_request_from_json(const json& value) {
         .all = flag(value, "all"),
         .to = text(value, "to"),
         .parallel = {},
+        .max_failures = integer<std::uint32_t>(value, "max_failures"),
         .dry_run = flag(value, "dry_run"),
         .request_id = text(value, "request_id"),
     };

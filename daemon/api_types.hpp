@@ -105,7 +105,9 @@ struct RunRequest {
     bool all = false;                      ///< every VM that the daemon knows
     std::string to;                        ///< release name
     std::optional<std::uint32_t> parallel; ///< 1 to 1024; never more than the daemon's own limit
-    bool dry_run = false;                  ///< check only
+    std::uint32_t max_failures =
+        0;                  ///< after so many no further VM is begun; 0: never stop for that
+    bool dry_run = false;   ///< check only
     std::string request_id; ///< the client's name for this request; the same again is the same run
 
     bool operator==(const RunRequest&) const = default;
@@ -122,7 +124,7 @@ struct RunView {
     std::int64_t started_unix_ms = 0;  ///< wall clock
     std::int64_t finished_unix_ms = 0; ///< wall clock; 0 while it runs
     std::int64_t by_uid = 0;           ///< who asked
-    std::string stopped_by;            ///< why no further VM is begun: "", "abort" or "shutdown"
+    std::string stopped_by; ///< why no further VM is begun: "", abort, failures, shutdown
     std::optional<RunRequest> request; ///< what was asked; none for recovery
     std::vector<RunVmView> vms;        ///< in the order of work
 };

@@ -114,6 +114,9 @@ RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::str
     if (stopped_by == "abort") {
         view.message = "Run " + run + " was aborted before this VM was paused";
         view.next_step = "Upgrade it again when that is wanted.";
+    } else if (stopped_by == "failures") {
+        view.message = "Run " + run + " was stopped by too many failures before this VM was paused";
+        view.next_step = "Look at the VMs that failed first.";
     } else if (stopped_by == "shutdown") {
         view.message = "qhupd was stopped before this VM was paused";
         view.next_step = "Upgrade it again when qhupd runs.";

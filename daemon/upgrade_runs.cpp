@@ -577,7 +577,9 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
 }
 
 void UpgradeRuns::start_vms(const RunPtr& run, ReleaseShelf::Picked picked) {
-    run->batch = gate_.add_batch({.parallel = run->view.parallel, .stop_after_failures = 0});
+    run->batch = gate_.add_batch(
+        {.parallel = run->view.parallel, .stop_after_failures = run->view.request->max_failures}
+    );
     if (!run->view.stopped_by.empty()) {
         gate_.stop_batch(*run->batch); // why: it was aborted while it was written down
     }
@@ -661,6 +663,12 @@ awaitable<void> UpgradeRuns::run_vm(
         make_intent_writer(run, index)
     );
     const UpgradeReport report = co_await on_executor(vm.strand, std::move(upgrade));
+    if (run->view.stopped_by.empty() && gate_.is_stopped(*run->batch)) {
+        log().warn(
+            "run {}: stopped after {} failures", run->view.id, run->view.request->max_failures
+        );
+        stop_run(run, "failures");
+    }
     RunVmView view = say_why_stopped(
         make_run_vm_view(report, run->facts_of(index)), run->view.id, run->view.stopped_by
     );

@@ -150,6 +150,7 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
         .all = options.all,
         .to = options.to,
         .parallel = options.parallel,
+        .max_failures = options.max_failures,
         .dry_run = options.dry_run,
         .request_id = options.request_id,
     };

@@ -240,3 +240,43 @@ TEST_CASE("an abort inside the pause lets a failing switch roll back", "[daemon]
     CHECK(vm.at("outcome") == "rolled_back");
     CHECK(vm.at("code") == "load_failed");
 }
+
+TEST_CASE("a run stops after as many failures as it was told", "[daemon][upgrade]") {
+    for (const std::string most : {"1", "2", ""}) {
+        INFO("max failures: " << most);
+        Host host(5);
+        host.extra_config = "parallel = 1";
+        host.options(1).vm.reactions["hot-upgrade-switch"].error_code = "load-failed";
+        host.options(3).vm.reactions["hot-upgrade-switch"].error_code = "load-failed";
+        host.serve();
+        REQUIRE(host.start_daemon());
+        std::vector<std::string> words{"--json", "upgrade", "--all", "--to", "new"};
+        if (!most.empty()) {
+            words.insert(words.end(), {"--max-failures", most});
+        }
+        const Ran ran = host.ctl(words);
+        CHECK(ran.status == 4);
+        const json run = json::parse(ran.out);
+        INFO(ran.out << host.daemon_log());
+        std::string outcomes;
+        for (const json& vm : run.at("vms")) {
+            outcomes += vm.at("outcome").get<std::string>() + " ";
+            CHECK((vm.at("code") == "stopped") == (vm.at("outcome") == "refused"));
+        }
+        if (most == "1") {
+            CHECK(outcomes == "upgraded rolled_back refused refused refused ");
+            CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 2));
+        } else if (most == "2") {
+            CHECK(outcomes == "upgraded rolled_back upgraded rolled_back refused ");
+        } else {
+            CHECK(outcomes == "upgraded rolled_back upgraded rolled_back upgraded ");
+        }
+        CHECK(run.at("stopped_by") == (most.empty() ? "" : "failures"));
+        if (!most.empty()) {
+            CHECK(
+                vm_of(run, "vm4").at("message").get<std::string>().find("failures") !=
+                std::string::npos
+            );
+        }
+    }
+}

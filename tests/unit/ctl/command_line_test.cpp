@@ -38,6 +38,8 @@ TEST_CASE("every command is understood", "[ctl][command_line]") {
         options_of({"upgrade", "vm1", "--to", "x", "--request-id", "job-7"}).request_id == "job-7"
     );
     CHECK(status_of({"upgrade", "vm1", "--to", "x", "--request-id", "a/b"}) == 64);
+    CHECK(options_of({"upgrade", "vm1", "--to", "x", "--max-failures", "2"}).max_failures == 2);
+    CHECK(status_of({"upgrade", "vm1", "--to", "x", "--max-failures", "0"}) == 64);
     CHECK(options_of({"abort", "r1"}).command == Command::abort);
     CHECK(options_of({"abort", "r1"}).run == "r1");
     CHECK(status_of({"abort"}) == 64);

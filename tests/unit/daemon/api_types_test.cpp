@@ -83,6 +83,7 @@ TEST_CASE("what was asked is part of the run and comes back", "[daemon][api_type
         .all = false,
         .to = "x",
         .parallel = 3,
+        .max_failures = 2,
         .dry_run = true,
         .request_id = "i"};
     const auto again = run_from_json(to_json(run));
@@ -108,6 +109,8 @@ TEST_CASE("a request with anything wrong in it starts nothing", "[daemon][api_ty
         R"({"all": true, "to": "x", "parallel": 5000})",
         R"({"all": true, "to": "x", "parallel": -1})",
         R"({"all": true, "to": "x", "request_id": ""})",
+        R"({"all": true, "to": "x", "max_failures": 0})",
+        R"({"all": true, "to": "x", "max_failures": "2"})",
         R"({"all": true, "to": "x", "request_id": 7})",
         R"({"all": true, "to": "x", "dryrun": true})"
     );
