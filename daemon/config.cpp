@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/config.hpp"
 
+#include "common/toml.hpp"
 #include "daemon/nearest_name.hpp"
-
-// why: a syntax error is an ordinary answer here, not an exception.
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <array>

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "upgrade-engine/release.hpp"
 
-// why: a syntax error is an ordinary answer here, not an exception.
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
+#include "common/toml.hpp"
 
 #include <algorithm>
 #include <array>

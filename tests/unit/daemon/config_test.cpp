@@ -118,6 +118,14 @@ TEST_CASE("text that is no TOML is an error with its line", "[daemon][config]") 
     CHECK(message_of("a = 1\nb = [").rfind("qhupd.conf:2:", 0) == 0);
 }
 
+TEST_CASE("a mistyped section is an error with its line, in every build", "[daemon][config]") {
+    const std::string text = GENERATE(
+        as<std::string>(), "[[", "[\n", "[ \n", "[.a]\n", "[=]\n", "\xC3\xA4 = 1", "a = \xC3\xA4"
+    );
+    INFO(text);
+    CHECK(message_of("parallel = 4\n" + text).rfind("qhupd.conf:2: cannot be read: ", 0) == 0);
+}
+
 TEST_CASE("there is one pause slot per two cores and at least one", "[daemon][config]") {
     Config config;
     CHECK(pause_slots_for(config, 0) == 1);

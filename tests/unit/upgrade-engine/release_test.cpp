@@ -65,3 +65,14 @@ TEST_CASE("a wrong release file is refused with what is wrong in it", "[upgrade]
         CHECK(release.error().message.ends_with("."));
     }
 }
+
+TEST_CASE("a mistyped table is refused with its line, in every build", "[upgrade][release]") {
+    const std::string text = GENERATE(
+        as<std::string>(), "[[", "[\n", "[ \n", "[.a]\n", "[=]\n", "\xC3\xA4 = 1", "a = \xC3\xA4"
+    );
+    INFO(text);
+    const auto release = parse_release("path = \"/q\"\n" + text, "file");
+    REQUIRE(release.has_error());
+    CHECK(release.error().code == make_error_code(Errc::release_invalid));
+    CHECK_THAT(release.error().message, Catch::Contains("line 2, is not valid TOML"));
+}
