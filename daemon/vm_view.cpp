@@ -160,8 +160,21 @@ std::vector<BlockerView> to_views(const std::vector<upgrade::Blocker>& blockers)
 
 std::string reason_of(const Failure& failure, std::string_view socket) {
     const std::string where(socket);
-    if (failure.code == qmp::Errc::connect_failed) {
+    if (failure.code == qmp::Errc::nobody_listens) {
         return "nobody listens on " + where + " any more: the VM has ended";
+    }
+    if (failure.code == qmp::Errc::monitor_busy) {
+        return "somebody listens on " + where +
+               " but does not accept connections now: another client keeps its monitor busy, or "
+               "QEMU is stopped. The VM may well run; do not start it a second time";
+    }
+    if (failure.code == qmp::Errc::monitor_forbidden) {
+        return "qhupd may not connect to " + where +
+               ": see the permissions of the socket and of its folders. The VM may well run";
+    }
+    if (failure.code == qmp::Errc::connect_failed) {
+        return "qhupd cannot connect to " + where + " (" + failure.peer_text +
+               "), so it does not know whether the VM runs";
     }
     if (failure.code == qmp::Errc::greeting_timed_out) {
         return "somebody listens on " + where +

@@ -37,6 +37,19 @@ std::uint64_t next_connection() {
     return ++last;
 }
 
+Failure make_connect_failure(const std::string& path, int errno_value) {
+    Failure failure = make_system_failure(errno_value, "connecting to the monitor " + path);
+    switch (errno_value) {
+    case ENOENT:
+    case ECONNREFUSED: failure.code = Errc::nobody_listens; break;
+    case EAGAIN: failure.code = Errc::monitor_busy; break;
+    case EACCES:
+    case EPERM: failure.code = Errc::monitor_forbidden; break;
+    default: failure.code = Errc::connect_failed; break;
+    }
+    return failure;
+}
+
 /// A path as the kernel takes it, with what has to stay open while it is used.
 struct Address {
     sockaddr_un name{};
@@ -52,7 +65,7 @@ Result<Address> make_address(const std::string& path) {
         const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
         address.folder = UniqueFd(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (!address.folder) {
-            return make_system_failure(errno, "opening the folder of the monitor " + path);
+            return make_connect_failure(path, errno);
         }
         text = "/proc/self/fd/" + std::to_string(address.folder.get()) + "/" +
                path.substr(slash == std::string::npos ? 0 : slash + 1);
@@ -65,19 +78,11 @@ Result<Address> make_address(const std::string& path) {
     return address;
 }
 
-Failure make_connect_failure(const std::string& path, int errno_value) {
-    Failure failure = make_system_failure(errno_value, "connecting to the monitor " + path);
-    failure.code = Errc::connect_failed;
-    return failure;
-}
-
 /// Connects a non-blocking socket; waits while the listener's backlog is full.
 awaitable<Result<UniqueFd>> connect_socket(std::string path, Deadline deadline) {
     Result<Address> address = make_address(path);
     if (address.has_error()) {
-        Failure failure = address.error();
-        failure.code = Errc::connect_failed;
-        co_return failure;
+        co_return address.error();
     }
     UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) {

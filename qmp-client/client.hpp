@@ -70,7 +70,8 @@ class Client {
 public:
     /// Connects to a Unix socket, judges the peer, awaits the greeting and negotiates.
     ///
-    /// Errors:        Errc::connect_failed, Errc::peer_rejected, Errc::greeting_timed_out,
+    /// Errors:        Errc::nobody_listens, Errc::monitor_busy, Errc::monitor_forbidden,
+    ///                Errc::connect_failed, Errc::peer_rejected, Errc::greeting_timed_out,
     ///                Errc::negotiation_failed, or why the session ended
     /// After failure: the connection is closed; QEMU has seen at most qmp_capabilities
     /// Cancellation:  honoured at every wait; as after failure

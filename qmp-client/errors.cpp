@@ -22,6 +22,12 @@ constexpr auto kUnknown = Answer::unknown;
 constexpr std::array kSessionRows{
     SessionRow{Errc::connect_failed, "qmp_connect_failed", kUnsent, Severity::transient,
                "cannot connect to the monitor"},
+    SessionRow{Errc::nobody_listens, "qmp_nobody_listens", kUnsent, Severity::transient,
+               "nobody listens on the monitor's socket"},
+    SessionRow{Errc::monitor_busy, "qmp_monitor_busy", kUnsent, Severity::transient,
+               "the monitor does not accept connections now"},
+    SessionRow{Errc::monitor_forbidden, "qmp_monitor_forbidden", kUnsent, Severity::refused,
+               "connecting to the monitor is not permitted"},
     SessionRow{Errc::peer_rejected, "qmp_peer_rejected", kUnsent, Severity::refused,
                "the monitor belongs to another process than expected"},
     SessionRow{Errc::greeting_timed_out, "qmp_greeting_timed_out", kUnsent, Severity::transient,

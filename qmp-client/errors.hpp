@@ -21,7 +21,10 @@ enum class Answer {
 
 /// Errors of a session. The comment gives the kind.
 enum class Errc {
-    connect_failed = 1, ///< could not ask: nobody listens there, or we may not connect
+    connect_failed = 1, ///< could not ask: for another reason than those that follow
+    nobody_listens,     ///< could not ask: no socket, or its process has ended
+    monitor_busy,       ///< could not ask: the listener took no connection until the deadline
+    monitor_forbidden,  ///< could not ask: we may not connect
     peer_rejected,      ///< could not ask: the process that listens is not the one we expect
     greeting_timed_out, ///< could not ask: connected, but no greeting; another client may be served
     negotiation_failed, ///< could not ask: the greeting or the answer to it was not QMP

@@ -97,6 +97,19 @@ bool is_nobody_there(const std::string& path) {
            (errno == ENOENT || errno == ECONNREFUSED);
 }
 
+/// Whether a failed connect means that nobody listens (any more).
+bool has_gone(const Failure& failure, const std::string& path) {
+    if (failure.code == qmp::Errc::nobody_listens) {
+        return true;
+    }
+    // why: a listener that is there is not connected to again. It keeps what we closed in its queue
+    // until it accepts it, and the queue of a monitor has few places.
+    const bool is_there = failure.code == qmp::Errc::greeting_timed_out ||
+                          failure.code == qmp::Errc::monitor_busy ||
+                          failure.code == qmp::Errc::monitor_forbidden;
+    return !is_there && is_nobody_there(path);
+}
+
 Observation make_absent() {
     return {Presence::absent, {}, std::nullopt};
 }
@@ -169,13 +182,13 @@ struct QmpVmPort::State {
             co_return Result<void>();
         }
         co_await drop(server);
-        if (server.path.empty() || is_nobody_there(server.path)) {
+        if (server.path.empty()) {
             co_return make_explained(Errc::vm_gone, "");
         }
         Result<qmp::Client> client =
             co_await qmp::Client::connect(strand, server.path, qmp::ConnectOptions{}, deadline);
         if (client.has_error()) {
-            if (is_nobody_there(server.path)) {
+            if (has_gone(client.error(), server.path)) {
                 co_return make_explained(Errc::vm_gone, "");
             }
             Failure failure = make_explained(Errc::not_answering, "");

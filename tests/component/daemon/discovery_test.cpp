@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 
 using namespace qhup::test;
 using nlohmann::json;
@@ -96,6 +97,43 @@ TEST_CASE("a VM's monitor is free between two looks", "[daemon][discovery]") {
     REQUIRE(host.start_daemon());
     REQUIRE(host.ctl({"list"}).status == 0);
     CHECK(wait_until([&] { return host.qemu().connections() == 0; }));
+}
+
+TEST_CASE("a VM whose monitor accepts nobody is not said to have ended", "[daemon][discovery]") {
+    Host host(1);
+    host.serve();
+    // given a listener that accepts nobody, and whose queue fills with the first look
+    const int busy = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    (host.dir() / "q/busy.qmp").copy(&address.sun_path[0], sizeof(address.sun_path) - 1);
+    REQUIRE(::bind(busy, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+    REQUIRE(::listen(busy, 0) == 0);
+    REQUIRE(host.start_daemon());
+    // when
+    std::string reason;
+    const bool is_full = wait_until([&] {
+        const json list = json::parse(host.ctl({"--json", "list"}).out);
+        reason = vm_of(list, "busy").at("reason").get<std::string>();
+        return reason.find("does not accept connections now") != std::string::npos;
+    });
+    // then
+    INFO(reason);
+    CHECK(is_full);
+    CHECK(reason.find("has ended") == std::string::npos);
+    // and each look has closed its socket
+    CHECK(wait_until([&] {
+        std::size_t sockets = 0;
+        for (const auto& fd : std::filesystem::directory_iterator(
+                 "/proc/" + std::to_string(host.daemon_pid()) + "/fd"
+             )) {
+            std::error_code gone;
+            const auto target = std::filesystem::read_symlink(fd.path(), gone).string();
+            sockets += target.starts_with("socket:") ? 1 : 0;
+        }
+        return sockets <= 3; // the API's listener, and room for the library
+    }));
+    ::close(busy);
 }
 
 TEST_CASE("a mistyped name is answered with what was meant", "[daemon][discovery]") {

@@ -102,11 +102,29 @@ TEST_CASE("a control folder is short enough for a socket's path", "[daemon][vm_v
 
 TEST_CASE("a VM that does not answer is shown with a reason", "[daemon][vm_view]") {
     VmProbe probe;
-    probe.why = make_failure(qmp::Errc::connect_failed, "connecting");
+    probe.why = make_failure(qmp::Errc::nobody_listens, "connecting");
     const VmView view = make_vm_view("vm1", "/q/a", &probe);
     CHECK_FALSE(view.reachable);
     CHECK(view.state == "unreachable");
     CHECK(view.reason.find("nobody listens on /q/a") != std::string::npos);
+}
+
+TEST_CASE("only a VM that has ended is said to have ended", "[daemon][vm_view]") {
+    struct Case {
+        qmp::Errc code;
+        const char* says;
+    };
+    for (const Case& wanted :
+         {Case{qmp::Errc::monitor_busy, "does not accept connections now"},
+          Case{qmp::Errc::monitor_forbidden, "permissions"},
+          Case{qmp::Errc::connect_failed, "(Too many open files)"},
+          Case{qmp::Errc::greeting_timed_out, "does not greet"}}) {
+        const std::string reason =
+            reason_of(make_failure(wanted.code, "connecting", "Too many open files"), "/q/a");
+        INFO(reason);
+        CHECK(reason.find(wanted.says) != std::string::npos);
+        CHECK(reason.find("has ended") == std::string::npos);
+    }
 }
 
 TEST_CASE("a QEMU without hot upgrade has one blocker", "[daemon][vm_view]") {

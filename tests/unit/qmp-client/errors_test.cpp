@@ -58,6 +58,9 @@ TEST_CASE("the three kinds of answers stay apart", "[qmp][errors]") {
         return qmp::answer_of(make_failure(code, "asking"));
     };
     CHECK(answer(qmp::Errc::connect_failed) == Answer::could_not_ask);
+    CHECK(answer(qmp::Errc::nobody_listens) == Answer::could_not_ask);
+    CHECK(answer(qmp::Errc::monitor_busy) == Answer::could_not_ask);
+    CHECK(answer(qmp::Errc::monitor_forbidden) == Answer::could_not_ask);
     CHECK(answer(qmp::Errc::not_sent_timed_out) == Answer::could_not_ask);
     CHECK(answer(qmp::Errc::refused) == Answer::refused);
     CHECK(answer(qmp::PeerErrc::stale) == Answer::refused);
