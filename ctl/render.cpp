@@ -115,7 +115,7 @@ std::string_view meaning_of(std::string_view outcome) {
         return "was upgraded";
     }
     if (outcome == "refused") {
-        return "was refused and not touched; the guest runs on";
+        return "was refused and not touched";
     }
     if (outcome == "rolled_back") {
         return "was rolled back; the guest runs on where it was";

@@ -97,6 +97,19 @@ TEST_CASE("all blockers of a refused VM are shown below it", "[ctl][render]") {
     CHECK(text.find("  net/n0: stop it.\n  dev/d0: remove it.\n") != std::string::npos);
 }
 
+TEST_CASE("of a VM that could not be asked nobody says that it runs", "[ctl][render]") {
+    daemon::RunVmView vm;
+    vm.vm = "vm1";
+    vm.outcome = "refused";
+    vm.code = "not_answering";
+    vm.message = "QEMU does not answer.";
+    daemon::RunView run;
+    run.vms = {vm};
+    const std::string text = render_run(run);
+    CHECK(text.find("vm1 was refused and not touched: QEMU does not answer") != std::string::npos);
+    CHECK(text.find("runs on") == std::string::npos);
+}
+
 TEST_CASE("a progress line has time, VM and phase", "[ctl][render]") {
     daemon::RunVmView vm;
     vm.vm = "vm1";
