@@ -45,6 +45,7 @@ struct VmRegistry::Entry {
     std::string socket;                  ///< path
     Strand strand;                       ///< of the VM
     std::string name;                    ///< of the VM; "" while it has none
+    std::optional<std::string> claim;    ///< what QEMU said when it got that name
     std::shared_ptr<const VmProbe> last; ///< the last answer
     Clock::time_point asked;             ///< when it came
     bool is_probing = false;             ///< a probe is under way
@@ -96,6 +97,7 @@ void VmRegistry::rename_all() {
             {.path = path,
              .last = entry->last,
              .name = entry->name,
+             .claim = entry->claim,
              .is_in_run = !entry->run.empty()}
         );
         order.push_back(entry);
@@ -103,6 +105,10 @@ void VmRegistry::rename_all() {
     const std::vector<std::string> names = choose_names(sockets);
     names_.clear();
     for (std::size_t i = 0; i < order.size(); ++i) {
+        const std::optional<std::string> claim = claim_of(sockets[i]);
+        if (claim && !sockets[i].is_in_run) {
+            order[i]->claim = claim;
+        }
         order[i]->name = names[i];
         if (!names[i].empty()) {
             names_[names[i]] = order[i]->socket;

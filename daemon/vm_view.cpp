@@ -46,14 +46,6 @@ std::string hex_of(std::uint64_t value) {
     return hex;
 }
 
-std::string claimed_name(const ProbedSocket& socket) {
-    if (!socket.last || !socket.last->answers) {
-        return {};
-    }
-    const std::string& name = socket.last->facts.name;
-    return is_valid_name(name) ? name : std::string();
-}
-
 /// Two monitors of one process: made by the same process, and the same words from both.
 using ProcessKey = std::tuple<pid_t, pid_t, std::string>;
 
@@ -66,25 +58,34 @@ std::optional<ProcessKey> process_of(const ProbedSocket& socket) {
     return ProcessKey(socket.last->listener_pid, facts.claimed_pid, facts.name);
 }
 
-/// The wish of each socket: what it claims, else the name it had, else its path's.
+/// The wish of each socket: the name it has, unless QEMU says something new, else what QEMU says,
+/// else its path's.
 std::string wish_of(const ProbedSocket& socket) {
-    const std::string claimed = claimed_name(socket);
-    if (!claimed.empty() && !socket.is_in_run) {
-        return claimed;
+    const std::optional<std::string> claim = claim_of(socket);
+    const bool says_the_same = !claim || claim == socket.claim;
+    if (!socket.name.empty() && (says_the_same || socket.is_in_run)) {
+        return socket.name;
     }
-    return socket.name.empty() ? name_from_path(socket.path) : socket.name;
+    return claim && !claim->empty() ? *claim : name_from_path(socket.path);
 }
 
-/// How good a right a socket has to its wish; more is better.
-int right_of(const ProbedSocket& socket, const std::string& wish) {
-    if (socket.is_in_run && socket.name == wish) {
-        return 3;
+/// How good a right a socket has to its wish; more is better, and nobody has a name by claim alone
+/// that another one claims, too.
+enum class Right { claim, path, owner };
+
+Right right_of(const ProbedSocket& socket, const std::string& wish) {
+    if (socket.name == wish) {
+        return Right::owner;
     }
-    if (name_from_path(socket.path) == wish) {
-        return 2;
-    }
-    return socket.name == wish ? 1 : 0;
+    return name_from_path(socket.path) == wish ? Right::path : Right::claim;
 }
+
+/// Who gets a name.
+struct Owner {
+    std::size_t index;
+    Right right;
+    bool is_disputed = false;
+};
 
 std::string unused(const std::string& name, const std::set<std::string>& used) {
     std::string candidate = name;
@@ -95,6 +96,14 @@ std::string unused(const std::string& name, const std::set<std::string>& used) {
 }
 
 } // namespace
+
+std::optional<std::string> claim_of(const ProbedSocket& socket) {
+    if (!socket.last || !socket.last->answers) {
+        return std::nullopt;
+    }
+    const std::string& name = socket.last->facts.name;
+    return is_valid_name(name) ? name : std::string();
+}
 
 std::string name_from_path(std::string_view path) {
     static constexpr std::array<std::string_view, 4> kCommon{"qmp", "monitor", "mon", "control"};
@@ -114,7 +123,7 @@ std::string name_from_path(std::string_view path) {
 std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets) {
     std::vector<std::string> names(sockets.size());
     std::vector<bool> is_second(sockets.size(), false);
-    std::map<std::string, std::size_t> owners;
+    std::map<std::string, Owner> owners;
     std::set<ProcessKey> processes;
     for (std::size_t i = 0; i < sockets.size(); ++i) {
         const auto process = process_of(sockets[i]);
@@ -123,15 +132,20 @@ std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets) 
             continue;
         }
         const std::string wish = wish_of(sockets[i]);
-        const auto [owner, is_new] = owners.emplace(wish, i);
-        if (!is_new && right_of(sockets[i], wish) > right_of(sockets[owner->second], wish)) {
-            owner->second = i;
+        const Owner claimant{i, right_of(sockets[i], wish)};
+        Owner& owner = owners.emplace(wish, claimant).first->second;
+        if (claimant.right > owner.right) {
+            owner = claimant;
+        } else if (owner.index != i && owner.right == Right::claim) {
+            owner.is_disputed = true;
         }
     }
     std::set<std::string> used;
-    for (const auto& [wish, index] : owners) {
-        names[index] = wish;
+    for (const auto& [wish, owner] : owners) {
         used.insert(wish);
+        if (!owner.is_disputed) {
+            names[owner.index] = wish;
+        }
     }
     for (std::size_t i = 0; i < sockets.size(); ++i) {
         if (names[i].empty() && !is_second[i]) {

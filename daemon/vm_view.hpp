@@ -31,19 +31,23 @@ struct ProbedSocket {
     std::string path;                    ///< of the QMP socket
     std::shared_ptr<const VmProbe> last; ///< none: never probed
     std::string name;                    ///< the VM's name so far; "" if it has none yet
+    std::optional<std::string> claim;    ///< what QEMU said when it got that name; none: nothing
     bool is_in_run = false;              ///< a run works on it: it keeps its name
 };
+
+/// The name that QEMU says, "" if it cannot be one; none if it did not answer.
+std::optional<std::string> claim_of(const ProbedSocket& socket);
 
 /// A name from the path: the folder's name for ".../vm1/qmp", else the file's without extension.
 std::string name_from_path(std::string_view path);
 
-/// A name for each socket, in their order: unique, usable as a VM's name, and the same as before
-/// wherever possible.
+/// A name for each socket, in their order: unique, and usable as a VM's name.
 ///
-/// A VM has the name that QEMU says. If several claim one name, it goes to the one whose path has
-/// it, else to the one that has it already, and the others are named after their paths: a VM cannot
-/// take another one's name away. A socket that is a second monitor of a VM that was named before
-/// gets an empty name and is left out.
+/// A VM has the name that QEMU says. If several claim one name, it stays with the one that has it
+/// already, else it goes to the one whose path has it, else to none; the others are named after
+/// their paths. A name that was given stays as long as the socket is there and QEMU says the same:
+/// it moves to no other VM when its owner ends. A socket that is a second monitor of a VM that was
+/// named before gets an empty name and is left out.
 std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets);
 
 /// Name of the VM's folder below control_dir: the VM's name, or a shorter one made from it if a

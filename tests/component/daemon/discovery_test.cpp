@@ -136,6 +136,28 @@ TEST_CASE("a VM whose monitor accepts nobody is not said to have ended", "[daemo
     ::close(busy);
 }
 
+TEST_CASE("a name that two VMs have leads to neither of them", "[daemon][discovery]") {
+    Host host(2);
+    host.options(0).vm.name = "dup";
+    host.options(1).vm.name = "dup";
+    host.options(1).vm.pid = 1; // another process than the first one
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const auto names_of = [&host] {
+        std::vector<std::string> names;
+        const json list = json::parse(host.ctl({"--json", "list"}).out);
+        for (const json& vm : list.at("vms")) {
+            names.push_back(vm.at("name").get<std::string>());
+        }
+        return names;
+    };
+    CHECK(names_of() == std::vector<std::string>{"vm0", "vm1"});
+    CHECK(host.ctl({"upgrade", "dup", "--to", "new"}).status == 3);
+    std::filesystem::remove(host.dir() / "q/vm0.qmp");
+    CHECK(names_of() == std::vector<std::string>{"vm1"});
+    CHECK(host.ctl({"upgrade", "dup", "--to", "new"}).status == 3);
+}
+
 TEST_CASE("a mistyped name is answered with what was meant", "[daemon][discovery]") {
     Host host(1);
     host.serve();

@@ -18,10 +18,12 @@ ProbedSocket socket_of(std::string path, std::string claimed, std::string name =
     probe.facts.name = std::move(claimed);
     probe.facts.claimed_pid = next_pid;
     probe.listener_pid = next_pid++;
+    const bool is_named = !name.empty();
     return {
         .path = std::move(path),
         .last = std::make_shared<VmProbe>(probe),
         .name = std::move(name),
+        .claim = is_named ? std::optional(probe.facts.name) : std::nullopt,
         .is_in_run = false};
 }
 
@@ -67,6 +69,36 @@ TEST_CASE("a VM cannot take away the name of another one", "[daemon][vm_view]") 
     );
 }
 
+TEST_CASE("of two VMs with one name neither has it", "[daemon][vm_view]") {
+    const auto names = choose_names({socket_of("/q/a.qmp", "web"), socket_of("/q/b.qmp", "web")});
+    CHECK(names == std::vector<std::string>{"a", "b"});
+}
+
+TEST_CASE("a name does not move to another VM when its owner ends", "[daemon][vm_view]") {
+    const ProbedSocket other = socket_of("/q/b.qmp", "web", "b");
+    CHECK(
+        choose_names({socket_of("/q/a.qmp", "web", "web"), other}) ==
+        std::vector<std::string>{"web", "b"}
+    );
+    CHECK(choose_names({other}) == std::vector<std::string>{"b"});
+    // nor is it lost to one that is started later and whose path has it
+    CHECK(
+        choose_names({socket_of("/q/a.qmp", "web", "web"), socket_of("/q/web.qmp", "web")}) ==
+        std::vector<std::string>{"web", "web~2"}
+    );
+}
+
+TEST_CASE("another VM on the same socket has its own name", "[daemon][vm_view]") {
+    ProbedSocket socket = socket_of("/q/a.qmp", "web", "web");
+    socket.claim = "db";
+    CHECK(choose_names({socket}) == std::vector<std::string>{"web"});
+    socket.name = "db";
+    CHECK(choose_names({socket}) == std::vector<std::string>{"web"});
+    ProbedSocket nameless = socket_of("/q/a.qmp", "", "web");
+    nameless.claim = "web";
+    CHECK(choose_names({nameless}) == std::vector<std::string>{"a"});
+}
+
 TEST_CASE("names stay unique however many claim one", "[daemon][vm_view]") {
     const auto names = choose_names(
         {socket_of("/q/1/a.qmp", "a"), socket_of("/q/2/a.qmp", "a"), socket_of("/q/3/a.qmp", "a")}
@@ -87,6 +119,7 @@ TEST_CASE("a VM that falls silent keeps its name", "[daemon][vm_view]") {
         .path = "/q/a.qmp",
         .last = std::make_shared<VmProbe>(silent),
         .name = "web",
+        .claim = "web",
         .is_in_run = false};
     CHECK(choose_names({socket}) == std::vector<std::string>{"web"});
 }
