@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest moves from one QEMU to another, and nothing of it or of its clients notices but a short pause."""
 
+import contextlib
 import socket
 import threading
 import time
 
 from case import Disk, NetRig, QemuTest, in_ms, main, note_figures, other
+from firmware import FirmwareGuest
 from netrig import TcpEcho
-from pair import Upgrade, assert_runs_on_one, run_upgrade, wait_for, wait_sockets_gone
+from pair import Upgrade, assert_runs_on_one, run_upgrade, sockets_in, wait_for, wait_sockets_gone
 from prober import Prober
 
 # Every pair of QEMUs, and every value of the other columns with either QEMU as source and as target.
@@ -135,6 +137,25 @@ class GuestMoves(QemuTest):
         for vm in vms:
             vm.check()
         note_figures("eight at once", {"pauses": sorted(round(p["pause"] / 1e6, 1) for p in pauses)})
+
+
+class End(QemuTest):
+    def test_vm_that_ends_after_upgrades_removes_what_it_would_have_removed_without(self):
+        left = {}
+        for hops in ([], ["10.0"], ["10.0", "7.2"]):
+            with contextlib.ExitStack() as stack:
+                vm = self.start("7.2", kind=FirmwareGuest, net=False, stack=stack, pidfile=True)
+                before = sockets_in(vm.folder)
+                for base in hops:
+                    self.upgrade(vm, base)
+                self.assertEqual(sockets_in(vm.folder), before)
+                vm.serial.expect_end()
+                vm.qmp.send("quit")
+                wait_for(lambda vm=vm: not vm.processes(), 5, "the VM ends")
+                left[len(hops)] = (sockets_in(vm.folder), vm.pidfile_path.exists())
+        self.assertEqual(left[1], left[0])
+        self.assertEqual(left[2], left[0])
+        self.assertNotIn("qmp", " ".join(left[0][0]))
 
 
 class ClientsStay(QemuTest):

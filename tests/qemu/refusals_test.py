@@ -5,6 +5,7 @@
 import contextlib
 import pathlib
 import subprocess
+import tempfile
 
 from case import QemuTest, find_qemu, main, other, tool
 from firmware import FirmwareGuest
@@ -193,6 +194,67 @@ class ChangedSinceStart(QemuTest):
                             upgrade.switch()
 
                     self.assert_refused(vm, "stale", run)
+
+    @contextlib.contextmanager
+    def guest_with_drives(self):
+        """Beside its disk it has a CD-ROM, and a qcow2 disk that may be opened read-only."""
+        with contextlib.ExitStack() as stack:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-test-")))
+            (folder / "medium.iso").write_bytes(b"old" + bytes(2045))
+            subprocess.run([tool("qemu-img"), "create", "-q", "-f", "qcow2", folder / "base.qcow2", "1M"], check=True)
+            extra = [
+                *["-device", "virtio-scsi-pci,id=scsi9"],
+                *["-drive", f"if=none,id=drive9,media=cdrom,format=raw,file={folder}/medium.iso"],
+                *["-device", "scsi-cd,id=cd9,bus=scsi9.0,drive=drive9"],
+                *["-blockdev", f"file,node-name=base-file,auto-read-only=on,filename={folder}/base.qcow2"],
+                *["-blockdev", "qcow2,node-name=base,file=base-file", "-device", "virtio-blk-pci,drive=base"],
+            ]
+            vm = self.start("7.2", kind=FirmwareGuest, net=False, ready=False, stack=stack, extra=extra)
+            vm.serial.wait_count(1)
+            yield vm, folder
+
+    def test_image_that_is_no_longer_what_the_target_has_is_stale(self):
+        """Nothing of the graph changes: only which file is open, or how large it is."""
+        for change in ("resize", "new file of the same name"):
+            with self.subTest(change), self.guest_with_drives() as (vm, folder):
+
+                def run(vm=vm, folder=folder, change=change):
+                    with Upgrade(vm, find_qemu("10.0")) as upgrade:
+                        upgrade.prepare()
+                        if change == "resize":
+                            vm.qmp.execute("block_resize", {"node-name": "disk0", "size": 2 << 20})
+                        else:
+                            (folder / "medium.iso").unlink()
+                            (folder / "medium.iso").write_bytes(b"new" + bytes(2045))
+                            medium = {"id": "cd9", "filename": str(folder / "medium.iso"), "format": "raw"}
+                            vm.qmp.execute("blockdev-change-medium", medium)
+                        upgrade.switch()
+
+                error = self.assert_refused(vm, "stale", run)
+                self.assertIn("disk", error.message)
+
+    def test_block_job_while_an_upgrade_is_prepared_or_not_committed_gets_its_locks(self):
+        """An image that becomes read-only is opened anew, and its old locks must not stay with the other process."""
+        with self.guest_with_drives() as (vm, folder):
+            with Upgrade(vm, find_qemu("10.0")) as upgrade:
+                upgrade.prepare()
+                self.snapshot_and_commit(vm, folder / "top.qcow2")
+                upgrade.rollback()
+            with Upgrade(vm, find_qemu("10.0")) as upgrade:
+                upgrade.prepare()
+                upgrade.switch()
+                self.snapshot_and_commit(vm, folder / "top2.qcow2")
+                upgrade.commit()
+            vm.check()
+
+    def snapshot_and_commit(self, vm, top):
+        node = top.stem
+        vm.qmp.execute("blockdev-snapshot-sync", {"node-name": "base", "snapshot-file": str(top),
+                                                  "snapshot-node-name": node, "format": "qcow2"})  # fmt: skip
+        vm.qmp.execute("block-commit", {"device": node, "top-node": node, "base-node": "base", "job-id": node})
+        vm.qmp.wait_event("BLOCK_JOB_READY", 10)
+        vm.qmp.execute("block-job-complete", device=node)
+        vm.qmp.wait_event("BLOCK_JOB_COMPLETED", 10)
 
     def test_generation_stays_when_nothing_changes(self):
         with self.guest("10.0") as vm:

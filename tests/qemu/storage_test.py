@@ -191,6 +191,31 @@ class StuckDisk(QemuTest):
         wait_for(lambda: vm.stat()["disk_passes"] > passes, 30, "the guest's disk goes on")
         vm.check()
 
+    def test_rollback_of_a_standby_that_hangs_in_the_kernel_is_answered_at_once(self):
+        if not os.path.exists("/dev/fuse"):
+            self.skipTest("no /dev/fuse")
+        with contextlib.ExitStack() as stack:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-storage-")))
+            server, options = self.fuse(folder)
+            stack.callback(server.close)
+            vm = self.start("7.2", stack=stack, parameters={"disk_rate_kib": 0}, **options)
+            stack.callback(server.answer)
+            server.hang()
+            time.sleep(1.5)  # what the kernel knows of the file is forgotten
+            vm.serial.reset_gap()
+            with Upgrade(vm, find_qemu("10.0")) as upgrade:
+                upgrade.begin()
+                wait_for(lambda: state_of(upgrade.query().get("child-pid") or os.getpid()) == "D", 5, "the target hangs")
+                began = time.monotonic()
+                upgrade.rollback()
+                self.assertLess(time.monotonic() - began, 1)
+                self.assertEqual(upgrade.query()["state"], "rolling-back")
+                upgrade.rollback()  # once more: the same answer
+                self.assertLess(vm.serial.longest_gap_ms, NOISE_MS)
+                server.answer()
+                wait_for(lambda: upgrade.query()["state"] == "none", 5, "the target has ended")
+            self.moves(vm)
+
     def test_stuck_disk_does_not_stop_the_answers_of_qmp(self):
         with contextlib.ExitStack() as stack:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-storage-")))
