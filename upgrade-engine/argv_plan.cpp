@@ -351,13 +351,13 @@ public:
         }
         arguments.erase(arguments.begin());
         take_off_tail(arguments);
-        for (Item& item : parse(arguments)) {
+        for (Item& item : parse(arguments, Whose::vm)) {
             translate(std::move(item));
         }
         add_single_step();
         name_audio_backend();
         make_machine_concrete();
-        for (Item& item : parse(request_.tail)) {
+        for (Item& item : parse(request_.tail, Whose::release)) {
             check_tail(item);
             items_.push_back(std::move(item));
         }
@@ -367,6 +367,13 @@ public:
     }
 
 private:
+    /// Who wrote an option, and can mend it.
+    enum class Whose { vm, release };
+
+    std::string release_name() const {
+        return "The release" + (request_.release.empty() ? "" : " " + request_.release);
+    }
+
     void refuse(std::string option, std::string reason) {
         plan_.problems.push_back({std::move(option), std::move(reason)});
     }
@@ -383,7 +390,30 @@ private:
         arguments.resize(arguments.size() - longest);
     }
 
-    std::vector<Item> parse(const std::vector<std::string>& arguments) {
+    void refuse_unknown(const std::string& argument, Whose whose) {
+        const std::string what = " is not one of QEMU 7.2 or 10.0, so it is not known whether it "
+                                 "has an argument; ";
+        refuse(
+            argument,
+            whose == Whose::release ? release_name() + " adds the option " + argument + ", which" +
+                                          what + "correct its options."
+                                    : "The option " + argument + what + "start the VM without it."
+        );
+    }
+
+    void refuse_incomplete(const std::string& argument, Whose whose) {
+        const std::string what = " needs an argument and is the last word of ";
+        refuse(
+            argument,
+            whose == Whose::release
+                ? release_name() + " adds the option " + argument + ", which" + what +
+                      "its options; correct them."
+                : "The option " + argument + what +
+                      "the command line; start the VM with a complete command line."
+        );
+    }
+
+    std::vector<Item> parse(const std::vector<std::string>& arguments, Whose whose) {
         std::vector<Item> items;
         for (std::size_t i = 0; i < arguments.size(); ++i) {
             const std::string& argument = arguments[i];
@@ -395,23 +425,13 @@ private:
             const std::size_t dashes = argument.size() > 1 && argument[1] == '-' ? 2 : 1;
             const QemuOption* option = find_qemu_option(std::string_view(argument).substr(dashes));
             if (option == nullptr) {
-                refuse(
-                    argument,
-                    "The option " + argument +
-                        " is not one of QEMU 7.2 or 10.0, so it is not known whether it "
-                        "has an argument; start the VM without it."
-                );
+                refuse_unknown(argument, whose);
                 continue;
             }
             Item item{option, argument, ""};
             if (option->has_argument) {
                 if (i + 1 == arguments.size()) {
-                    refuse(
-                        argument,
-                        "The option " + argument +
-                            " needs an argument and is the last word of the command "
-                            "line; start the VM with a complete command line."
-                    );
+                    refuse_incomplete(argument, whose);
                     continue;
                 }
                 item.value = arguments[++i];
@@ -698,7 +718,7 @@ private:
         if (item.option == nullptr) {
             refuse(
                 item.spelled,
-                "The release adds the word " + item.spelled +
+                release_name() + " adds the word " + item.spelled +
                     " without an option; correct its options."
             );
             return;
@@ -710,7 +730,7 @@ private:
         if (is_bad) {
             refuse(
                 item.spelled,
-                "The release adds the option " + item.spelled +
+                release_name() + " adds the option " + item.spelled +
                     ", which a hot upgrade must not add; correct its options."
             );
         }

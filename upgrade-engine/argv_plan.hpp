@@ -42,6 +42,7 @@ struct ArgvRequest {
     /// Tails of all releases that are configured: one of them at the end of source_argv is taken
     /// off before the new one is added, so that tails do not pile up from hop to hop.
     std::vector<std::vector<std::string>> known_tails;
+    std::string release; ///< name of the release, for what is wrong in its tail
 };
 
 /// One reason why a command line cannot be planned.

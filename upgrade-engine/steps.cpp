@@ -145,6 +145,7 @@ ArgvPlan make_argv_plan(const StepContext& context, const VmFacts& source) {
         binary.release.path,
         release_tail(binary.release),
         context.request.known_tails,
+        binary.release.name.text(),
     });
 }
 
@@ -159,11 +160,11 @@ awaitable<StepResult> forward_preflight(StepContext& context) {
     if (verdict.has_error()) {
         co_return from_failure(verdict.error(), "preflight");
     }
-    context.report.blockers = verdict->blockers;
     context.report.is_nothing_to_do = verdict->is_already_there;
     if (verdict->is_already_there) {
         co_return failed(make_explained(Errc::already_on_release));
     }
+    context.report.blockers = verdict->blockers;
     if (!verdict->blockers.empty()) {
         co_return failed(make_explained(Errc::blocked, verdict->blockers.front().reason));
     }

@@ -33,7 +33,7 @@ std::string joined(const std::vector<std::string>& argv) {
 }
 
 ArgvRequest make_request(const std::string& line, QemuVersion target) {
-    return {words(line), "pc-i440fx-7.2", target, "q", {}, {}};
+    return {words(line), "pc-i440fx-7.2", target, "q", {}, {}, "deb13"};
 }
 
 /// The planned line; fails the test if there is none. Planning it again must change nothing.
@@ -290,4 +290,17 @@ TEST_CASE("the pidfile is the last one that is named", "[upgrade][argv_plan]") {
     CHECK(pidfile_of(words("qemu -pidfile a -m 1 --pidfile b")) == "b");
     CHECK(pidfile_of(words("qemu -name -pidfile x")).empty());
     CHECK(pidfile_of(words("qemu -pidfile")).empty());
+}
+
+TEST_CASE("what is wrong in the options of a release is said of the release", "[upgrade][argv]") {
+    for (const std::vector<std::string>& tail :
+         {std::vector<std::string>{"-nosuch"}, std::vector<std::string>{"-L"}}) {
+        ArgvRequest request = make_request("q -m 64", {10, 0, 13});
+        request.tail = tail;
+        const ArgvPlan plan = plan_argv(request);
+        REQUIRE(plan.problems.size() == 1);
+        INFO(plan.problems.front().reason);
+        CHECK(plan.problems.front().reason.find("The release deb13 adds") == 0);
+        CHECK(plan.problems.front().reason.find("start the VM") == std::string::npos);
+    }
 }
