@@ -52,10 +52,14 @@ ExitStatus exit_status_of(const std::vector<daemon::CheckView>& checks) noexcept
     if (checks.empty()) {
         return ExitStatus::nothing_to_do;
     }
-    const bool all_can = std::all_of(checks.begin(), checks.end(), [](const auto& check) {
-        return check.can_upgrade;
-    });
-    return all_can ? ExitStatus::ok : ExitStatus::refused;
+    ExitStatus worst = ExitStatus::nothing_to_do;
+    for (const daemon::CheckView& check : checks) {
+        const ExitStatus status = check.can_upgrade                    ? ExitStatus::ok
+                                  : check.code == "already_on_release" ? ExitStatus::nothing_to_do
+                                                                       : ExitStatus::refused;
+        worst = badness(status) > badness(worst) ? status : worst;
+    }
+    return worst;
 }
 
 ExitStatus exit_status_of(const daemon::Problem& problem) noexcept {

@@ -28,7 +28,8 @@ enum class ExitStatus : int {
 /// back, then refused, then upgraded; unchanged only if nothing else happened.
 ExitStatus exit_status_of(const daemon::RunView& run) noexcept;
 
-/// What checks mean: ok if all can be upgraded, refused if one cannot.
+/// What checks mean: refused if one VM cannot be upgraded, else ok, or nothing to do if there is no
+/// VM or all are on the release already.
 ExitStatus exit_status_of(const std::vector<daemon::CheckView>& checks) noexcept;
 
 /// What an error answer of the daemon means.

@@ -70,7 +70,9 @@ std::string state_of(const daemon::VmView& vm) {
     if (!vm.reachable) {
         return "unreachable";
     }
-    const bool is_in_work = !vm.upgrade_state.empty() && vm.upgrade_state != "none";
+    // why: the pair's "running" is the guest on the new QEMU, whose source has not ended yet.
+    const bool is_in_work =
+        !vm.upgrade_state.empty() && vm.upgrade_state != "none" && vm.upgrade_state != vm.state;
     return or_dash(vm.state) + (is_in_work ? " (" + printable(vm.upgrade_state) + ")" : "");
 }
 
@@ -94,6 +96,30 @@ std::string outcome_text(const daemon::RunVmView& vm) {
     std::string text = printable(vm.outcome);
     std::replace(text.begin(), text.end(), '_', ' ');
     return text;
+}
+
+/// "3 upgraded, 1 refused", in the order of the VMs; "-" while there is none.
+std::string outcome_counts(const daemon::RunView& run) {
+    std::vector<std::pair<std::string, std::size_t>> counts;
+    for (const daemon::RunVmView& vm : run.vms) {
+        if (vm.outcome.empty()) {
+            continue;
+        }
+        const std::string outcome = outcome_text(vm);
+        const auto known = std::find_if(counts.begin(), counts.end(), [&outcome](const auto& one) {
+            return one.first == outcome;
+        });
+        if (known == counts.end()) {
+            counts.emplace_back(outcome, 1);
+        } else {
+            ++known->second;
+        }
+    }
+    std::string text;
+    for (const auto& [outcome, count] : counts) {
+        text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + outcome;
+    }
+    return or_dash(text);
 }
 
 std::string milliseconds_or_dash(const std::optional<double>& value) {
@@ -135,12 +161,16 @@ std::string_view meaning_of(std::string_view outcome) {
 /// The sentence below the table for a VM that was not upgraded, or of which more must be said.
 std::string explanation_of(const daemon::RunVmView& vm) {
     std::string text = or_dash(vm.vm) + " " + std::string(meaning_of(vm.outcome));
-    const bool is_listed =
-        vm.blockers.size() == 1 && vm.message.find(vm.blockers.front().reason) != std::string::npos;
-    if (!vm.message.empty()) {
+    // why: the engine's sentence and QEMU's words are about the first blocker, which is listed.
+    const auto is_listed = [&vm](const std::string& words) {
+        return std::any_of(vm.blockers.begin(), vm.blockers.end(), [&words](const auto& blocker) {
+            return without_stop(words) == without_stop(blocker.reason);
+        });
+    };
+    if (!vm.message.empty() && !is_listed(vm.message)) {
         text += ": " + without_stop(printable(vm.message));
     }
-    if (!vm.peer_text.empty()) {
+    if (!vm.peer_text.empty() && !is_listed(vm.peer_text)) {
         text += " (\"" + without_stop(printable(vm.peer_text)) + "\")";
     }
     text += vm.code.empty() ? "." : " [" + printable(vm.code) + "].";
@@ -148,7 +178,7 @@ std::string explanation_of(const daemon::RunVmView& vm) {
         text += " " + sentence(vm.next_step);
     }
     text += "\n";
-    return is_listed ? text : text + blocker_lines(vm.blockers, "  ");
+    return text + blocker_lines(vm.blockers, "  ");
 }
 
 std::string size_text(std::uint64_t bytes) {
@@ -251,6 +281,10 @@ std::string render_checks(const std::vector<daemon::CheckView>& checks) {
                 "can be upgraded from " + or_dash(check.from) + " to " + or_dash(check.to) + ".\n";
             continue;
         }
+        if (check.code == "already_on_release") {
+            text += "runs " + or_dash(check.to) + " already.\n";
+            continue;
+        }
         text += "cannot be upgraded to " + or_dash(check.to);
         const bool is_repeated = check.message.empty() || !check.blockers.empty();
         text += is_repeated ? ".\n" : ": " + sentence(check.message) + "\n";
@@ -261,9 +295,8 @@ std::string render_checks(const std::vector<daemon::CheckView>& checks) {
 
 std::string render_releases(const std::vector<daemon::ReleaseView>& releases) {
     if (releases.empty()) {
-        return "No release is configured. Put NAME.toml with binary = \"/path/to/qemu-system-…\" "
-               "into "
-               "the folder that releases_dir in qhupd.conf names.\n";
+        return "No release is configured. Put NAME.toml with path = \"/path/to/qemu-system-…\" "
+               "into the folder that releases_dir in qhupd.conf names.\n";
     }
     std::vector<Row> rows{{"RELEASE", "USABLE", "BINARY", "DESCRIPTION"}};
     std::string notes;
@@ -283,9 +316,9 @@ std::string render_releases(const std::vector<daemon::ReleaseView>& releases) {
 
 std::string render_runs(const std::vector<daemon::RunView>& runs) {
     if (runs.empty()) {
-        return "No run since the daemon started.\n";
+        return "No run yet.\n";
     }
-    std::vector<Row> rows{{"RUN", "KIND", "STATE", "TO", "VMS", "STARTED"}};
+    std::vector<Row> rows{{"RUN", "KIND", "STATE", "TO", "VMS", "STARTED", "OUTCOMES"}};
     for (const daemon::RunView& run : runs) {
         rows.push_back(
             {or_dash(run.id),
@@ -293,7 +326,8 @@ std::string render_runs(const std::vector<daemon::RunView>& runs) {
              or_dash(run.state),
              or_dash(run.to),
              std::to_string(run.vms.size()),
-             format_time(run.started_unix_ms)}
+             format_time(run.started_unix_ms),
+             outcome_counts(run)}
         );
     }
     return render_table(rows);

@@ -2,6 +2,7 @@
 #include "daemon/upgrade_runs.hpp"
 
 #include "common/log.hpp"
+#include "common/text.hpp"
 #include "daemon/journal_rows.hpp"
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
@@ -61,6 +62,16 @@ bool is_our_upgrade_id(std::string_view id) {
     return id.size() > 10 && id[0] == 'r' && id[9] == '.' &&
            std::all_of(id.begin() + 1, id.begin() + 9, is_hex) &&
            std::all_of(id.begin() + 10, id.end(), is_digit);
+}
+
+/// The sentence of an outcome, with what QEMU said or what blocks.
+std::string reason_for_log(const RunVmView& view) {
+    std::string text = view.message;
+    for (const BlockerView& blocker : view.blockers) {
+        text += " " + blocker.id + ": " + quote_peer_text(blocker.reason);
+    }
+    const bool has_words = view.blockers.empty() && !view.peer_text.empty();
+    return has_words ? text + " " + quote_peer_text(view.peer_text) : text;
 }
 
 awaitable<UpgradeReport> upgrade_on_strand(
@@ -388,7 +399,7 @@ awaitable<void> UpgradeRuns::end_vm(RunPtr run, std::size_t index, RunVmView vie
         view.vm,
         view.outcome,
         view.code.empty() ? "" : " because of " + view.code + ": ",
-        view.message
+        reason_for_log(view)
     );
     RunVmView& now = run->view.vms[index];
     now = std::move(view);
@@ -718,12 +729,14 @@ awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, s
         check.message = to_text(judged.verdict.error());
         co_return check;
     }
-    check.blockers = to_views(judged.verdict->blockers);
     check.can_upgrade = judged.verdict->may_upgrade();
     if (judged.verdict->is_already_there) {
         check.code = "already_on_release";
         check.message = "it runs this release already";
-    } else if (!check.blockers.empty()) {
+        co_return check;
+    }
+    check.blockers = to_views(judged.verdict->blockers);
+    if (!check.blockers.empty()) {
         check.code = "blocked";
         check.message = check.blockers.front().reason;
     }

@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <optional>
+
 namespace qhup::ctl {
 namespace {
 
@@ -19,6 +21,42 @@ Result<std::vector<std::string>> selected_names(const nlohmann::json& vms) {
         }
     }
     return names;
+}
+
+/// What to exit with if the daemon has no release of the wanted name.
+std::optional<ExitStatus> find_unknown_release(Client& client, const Options& options) {
+    const auto reply = client.request("GET", "/v1/releases");
+    if (reply.has_error()) {
+        return report(options, reply.error());
+    }
+    if (reply->status != kOk) {
+        return report(options, *reply);
+    }
+    const auto body = json_of(*reply);
+    if (body.has_error()) {
+        return report(options, body.error());
+    }
+    const auto releases = body->find("releases");
+    for (const auto& release : releases != body->end() ? *releases : nlohmann::json::array()) {
+        if (daemon::release_from_json(release).name == options.to) {
+            return std::nullopt;
+        }
+    }
+    daemon::Problem problem;
+    problem.status = 404;
+    problem.code = "release_not_found";
+    problem.detail = "There is no release '" + options.to + "'.";
+    problem.next_step = "'qhupd-ctl releases' shows all.";
+    if (options.json) {
+        print(
+            daemon::format_json(
+                {{"code", problem.code}, {"detail", problem.detail}, {"status", problem.status}}
+            ) +
+            "\n"
+        );
+    }
+    tell(render_problem(problem));
+    return exit_status_of(problem);
 }
 
 } // namespace
@@ -38,6 +76,13 @@ ExitStatus run_check(Client& client, const Options& options) {
             return report(options, *reply);
         }
         names = *selected_names(*body);
+    }
+    if (names.empty()) {
+        // why: a release that does not exist is said also where there is no VM to check.
+        const auto problem = find_unknown_release(client, options);
+        if (problem) {
+            return *problem;
+        }
     }
     std::vector<daemon::CheckView> checks;
     nlohmann::json bodies = nlohmann::json::array();

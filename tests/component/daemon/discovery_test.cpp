@@ -89,6 +89,15 @@ TEST_CASE("a stock QEMU is listed with the one blocker that it has", "[daemon][d
     CHECK(vm_of(list, "vm0").at("blockers").size() == 1);
     CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == 6);
     CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 6);
+    CHECK(host.daemon_log().find("engine/not-patched: \"") != std::string::npos);
+}
+
+TEST_CASE("a check without VMs has nothing to do, or no such release", "[daemon][discovery]") {
+    Host host(0);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    CHECK(host.ctl({"check", "--all", "--to", "new"}).status == 2);
+    CHECK(host.ctl({"check", "--all", "--to", "nosuch"}).status == 3);
 }
 
 TEST_CASE("a VM's monitor is free between two looks", "[daemon][discovery]") {

@@ -60,4 +60,10 @@ TEST_CASE("a check is refused if one VM cannot be upgraded", "[ctl][exit_status]
     CHECK(exit_status_of(std::vector<daemon::CheckView>{}) == ExitStatus::nothing_to_do);
     CHECK(exit_status_of(std::vector<daemon::CheckView>{good}) == ExitStatus::ok);
     CHECK(exit_status_of(std::vector<daemon::CheckView>{good, {}}) == ExitStatus::refused);
+    daemon::CheckView there;
+    there.code = "already_on_release";
+    using Checks = std::vector<daemon::CheckView>;
+    CHECK(exit_status_of(Checks{there}) == ExitStatus::nothing_to_do);
+    CHECK(exit_status_of(Checks{there, good}) == ExitStatus::ok);
+    CHECK(exit_status_of(Checks{there, {}}) == ExitStatus::refused);
 }

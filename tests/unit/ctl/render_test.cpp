@@ -110,6 +110,50 @@ TEST_CASE("of a VM that could not be asked nobody says that it runs", "[ctl][ren
     CHECK(text.find("runs on") == std::string::npos);
 }
 
+TEST_CASE("the reason of a blocked VM is said once", "[ctl][render]") {
+    daemon::RunVmView vm;
+    vm.vm = "vm1";
+    vm.outcome = "refused";
+    vm.code = "blocked";
+    vm.message = "The VM has a blocker; remove it.";
+    vm.peer_text = "stop it";
+    vm.blockers = {{.id = "net/n0", .klass = "net", .reason = "stop it"}};
+    daemon::RunView run;
+    run.vms = {vm};
+    const std::string text = render_run(run);
+    CHECK(text.ends_with("vm1 was refused and not touched: The VM has a blocker; remove it "
+                         "[blocked].\n  net/n0: stop it.\n"));
+}
+
+TEST_CASE("the list of runs counts their outcomes", "[ctl][render]") {
+    daemon::RunView run;
+    run.id = "r1";
+    run.kind = "upgrade";
+    run.state = "finished";
+    run.to = "new";
+    for (const char* outcome : {"upgraded", "rolled_back", "upgraded", ""}) {
+        run.vms.push_back({});
+        run.vms.back().outcome = outcome;
+    }
+    CHECK(render_runs({run}).find("2 upgraded, 1 rolled back\n") != std::string::npos);
+    CHECK(render_runs({}) == "No run yet.\n");
+}
+
+TEST_CASE("a state is not said twice, and a release has a path", "[ctl][render]") {
+    daemon::VmView vm;
+    vm.name = "vm1";
+    vm.reachable = true;
+    vm.state = "running";
+    vm.upgrade_state = "running";
+    CHECK(render_vm(vm).find("(running)") == std::string::npos);
+    CHECK(render_releases({}).find("path = ") != std::string::npos);
+    daemon::CheckView check;
+    check.vm = "vm1";
+    check.to = "new";
+    check.code = "already_on_release";
+    CHECK(render_checks({check}) == "vm1: runs new already.\n");
+}
+
 TEST_CASE("a progress line has time, VM and phase", "[ctl][render]") {
     daemon::RunVmView vm;
     vm.vm = "vm1";
