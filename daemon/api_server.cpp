@@ -198,6 +198,11 @@ Problem not_permitted(const Peer& peer, const Config& config) {
 ApiServer::ApiServer(Strand home, TaskGroup& tasks, ApiHandlers& handlers, const Config& config)
     : home_(home), tasks_(tasks), handlers_(handlers), config_(config), acceptor_(home) {}
 
+Result<void> check_group(const std::string& name) {
+    const auto group = find_group(name);
+    return group.has_error() ? Result<void>(group.error()) : Result<void>();
+}
+
 Result<void> ApiServer::listen() {
     const std::string& path = config_.api.socket;
     rule_.daemon_uid = ::geteuid();

@@ -17,6 +17,10 @@
 
 namespace qhup::daemon {
 
+/// Whether the group that [api] names exists. Blocks.
+/// Errors: Errc::system_error, Errc::invalid_argument
+Result<void> check_group(const std::string& name);
+
 /// Thread: the daemon's home strand.
 class ApiServer {
 public:

@@ -172,6 +172,10 @@ int run_daemon(const Config& config, std::string fault) {
         }
     }
     std::error_code ignored;
+    if (!fs::is_directory(config.releases_dir, ignored)) {
+        // why: not a reason to stay away from pairs that a daemon before us left.
+        log().warn("there is no folder {}, so there is no release", config.releases_dir);
+    }
     // why: QEMU's user must get through to its own folder, and see no other one.
     fs::permissions(config.control_dir, fs::perms(0711), ignored);
     fs::permissions(config.state_dir, fs::perms(0700), ignored);

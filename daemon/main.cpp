@@ -3,6 +3,7 @@
 // qhupd: reads the configuration and starts the daemon.
 #include "common/log.hpp"
 #include "common/version.hpp"
+#include "daemon/api_server.hpp"
 #include "daemon/config.hpp"
 #include "daemon/daemon.hpp"
 #include "daemon/fault_points.hpp"
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -95,6 +97,12 @@ Arguments parse_arguments(int argc, char** argv) {
 }
 
 Result<daemon::Config> load_config(const Arguments& arguments) {
+    std::error_code ignored;
+    if (std::filesystem::is_directory(arguments.config, ignored)) {
+        return make_failure(
+            Errc::invalid_argument, arguments.config + ": is a folder; name a file in it."
+        );
+    }
     std::ifstream file(arguments.config, std::ios::binary);
     if (!file && !arguments.is_config_named) {
         return daemon::Config();
@@ -108,6 +116,35 @@ Result<daemon::Config> load_config(const Arguments& arguments) {
     return daemon::parse_config(text, arguments.config);
 }
 
+/// Says what is wrong beyond the file itself. @return the exit status
+int check_config(const Arguments& arguments, const daemon::Config& config) {
+    const auto group = daemon::check_group(config.api.group);
+    if (group.has_error()) {
+        std::fprintf(stderr, "%s.\n", to_text(group.error()).c_str());
+    }
+    std::error_code error;
+    const bool has_releases = std::filesystem::is_directory(config.releases_dir, error);
+    if (!has_releases) {
+        std::fprintf(
+            stderr,
+            "the folder %s, which releases_dir names, cannot be used%s%s, so there is no release. "
+            "Make it.\n",
+            config.releases_dir.c_str(),
+            error ? ": " : "",
+            error ? error.message().c_str() : ""
+        );
+    }
+    if (group.has_error() || !has_releases) {
+        return kConfigurationError;
+    }
+    const bool is_there = std::filesystem::exists(arguments.config, error);
+    std::printf(
+        is_there ? "%s: good\n" : "%s: is not there, the built-in defaults are used: good\n",
+        arguments.config.c_str()
+    );
+    return 0;
+}
+
 int run(int argc, char** argv) {
     const Arguments arguments = parse_arguments(argc, argv);
     if (arguments.exit_status >= 0) {
@@ -119,8 +156,7 @@ int run(int argc, char** argv) {
         return kConfigurationError;
     }
     if (arguments.only_checks) {
-        std::printf("%s: good\n", arguments.config.c_str());
-        return 0;
+        return check_config(arguments, *config);
     }
     if (const auto logging = setup_log(config->log_level); logging.has_error()) {
         std::fprintf(stderr, "%s\n", to_text(logging.error()).c_str());
