@@ -89,7 +89,12 @@ Failure cannot_connect(const std::string& path, int reason) {
 Result<UniqueFd> connect_to(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    if (path.empty()) {
+        return make_failure(
+            Errc::unreachable, "the socket path is empty: say another one with --socket"
+        );
+    }
+    if (path.size() >= sizeof(address.sun_path)) {
         return make_failure(
             Errc::unreachable, "the socket path " + path + " is too long for a Unix socket"
         );

@@ -109,6 +109,12 @@ std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const*
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
+        const std::vector<std::string> left = app.remaining();
+        if (app.get_subcommands().empty() && !left.empty() && !left.front().starts_with('-')) {
+            return EarlyExit{
+                ExitStatus::usage,
+                "'" + left.front() + "' is not a command. 'qhupd-ctl --help' shows all.\n"};
+        }
         std::ostringstream out;
         std::ostringstream err;
         const bool is_asked_for = app.exit(error, out, err) == 0;

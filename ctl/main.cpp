@@ -35,7 +35,12 @@ int main(int argc, char** argv) {
             (early->status == ExitStatus::ok ? print : tell)(early->text);
             return static_cast<int>(early->status);
         }
-        return static_cast<int>(run_command(std::get<Options>(parsed)));
+        const ExitStatus status = run_command(std::get<Options>(parsed));
+        if (status == ExitStatus::ok && is_output_lost()) {
+            tell("The output could not be written.\n");
+            return static_cast<int>(ExitStatus::failure);
+        }
+        return static_cast<int>(status);
     } catch (const std::exception& bug) {
         tell(
             "qhupd-ctl has a bug; nothing is known about the VMs: " + std::string(bug.what()) + "\n"

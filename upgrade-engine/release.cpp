@@ -36,8 +36,9 @@ public:
             const auto line = static_cast<unsigned>(where.begin.line);
             failure_ = make_failure(
                 Errc::release_invalid,
-                "The release " + file_ + (line == 0 ? "" : ", line " + std::to_string(line)) +
-                    ", " + what + "; correct the file."
+                "The release " + file_ +
+                    (line == 0 ? " " : ", line " + std::to_string(line) + ", ") + what +
+                    "; correct the file."
             );
         }
     }

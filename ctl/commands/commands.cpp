@@ -11,9 +11,19 @@
 
 namespace qhup::ctl {
 
+namespace {
+
+bool has_lost_output = false;
+
+} // namespace
+
 void print(const std::string& text) {
-    std::fputs(text.c_str(), stdout);
-    std::fflush(stdout);
+    const bool is_written = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+    has_lost_output = has_lost_output || !is_written;
+}
+
+bool is_output_lost() noexcept {
+    return has_lost_output;
 }
 
 void tell(const std::string& text) {

@@ -29,8 +29,10 @@ ExitStatus run_version(Client& client, const Options& options);
 /// After failure: the run goes on in the daemon
 ExitStatus follow_run(Client& client, const Options& options, const std::string& run);
 
-/// Prints to stdout.
+/// Prints to stdout. After failure is_output_lost() is true.
 void print(const std::string& text);
+/// Whether something that print() was given could not be written.
+bool is_output_lost() noexcept;
 /// Prints to stderr.
 void tell(const std::string& text);
 

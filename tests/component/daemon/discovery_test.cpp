@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 
 using namespace qhup::test;
 using nlohmann::json;
@@ -90,6 +91,27 @@ TEST_CASE("a stock QEMU is listed with the one blocker that it has", "[daemon][d
     CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == 6);
     CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 6);
     CHECK(host.daemon_log().find("engine/not-patched: \"") != std::string::npos);
+}
+
+TEST_CASE("a mistyped release is listed as not usable, with its line", "[daemon][discovery]") {
+    Host host(0);
+    std::ofstream(host.dir() / "releases/typo.toml") << "path = \"/q\"\n[=]\n";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const json list = json::parse(host.ctl({"--json", "releases"}).out);
+    REQUIRE(list.at("releases").size() == 2);
+    const json& typo = list.at("releases").at(1);
+    CHECK(typo.at("name") == "typo");
+    CHECK(typo.at("usable") == false);
+    CHECK(typo.at("reason").get<std::string>().find("line 2") != std::string::npos);
+}
+
+TEST_CASE("output that cannot be written is a failure", "[daemon][discovery]") {
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    CHECK(host.ctl_in_shell("list >/dev/full").status == 1);
+    CHECK(host.ctl_in_shell("list >/dev/null").status == 0);
 }
 
 TEST_CASE("a check without VMs has nothing to do, or no such release", "[daemon][discovery]") {

@@ -252,6 +252,16 @@ Ran Host::ctl(std::vector<std::string> arguments) {
     return finish_ctl(start_ctl(std::move(arguments)));
 }
 
+Ran Host::ctl_in_shell(const std::string& words) {
+    const std::string line = std::string(QHUPD_CTL) + " --socket " + api_socket() + " " + words;
+    const std::string base = dir_ / ("sh" + std::to_string(++spawned_));
+    Ran ran;
+    ran.status = wait_for_end(spawn("/bin/sh", {"-c", line}, base + ".out", base + ".err"));
+    ran.out = read_file(base + ".out");
+    ran.err = read_file(base + ".err");
+    return ran;
+}
+
 std::string Host::newest_run() {
     const auto runs = nlohmann::json::parse(ctl({"--json", "status"}).out).at("runs");
     return runs.empty() ? "" : runs.at(0).at("id").get<std::string>();

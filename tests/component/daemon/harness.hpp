@@ -68,6 +68,8 @@ public:
     std::string journal_log() const;
 
     Ran ctl(std::vector<std::string> arguments);
+    /// The same with words for the shell: redirections, pipes.
+    Ran ctl_in_shell(const std::string& words);
     /// Starts qhupd-ctl and comes back at once; finish_ctl() waits for it.
     pid_t start_ctl(std::vector<std::string> arguments);
     Ran finish_ctl(pid_t pid);

@@ -69,6 +69,13 @@ TEST_CASE("a wrong command line ends with 64", "[ctl][command_line]") {
     CHECK(status_of({"list", "--nonsense"}) == 64);
 }
 
+TEST_CASE("a word that is no command is named", "[ctl][command_line]") {
+    const auto parsed = parse({"foo", "vm1"});
+    const auto* early = std::get_if<EarlyExit>(&parsed);
+    REQUIRE(early != nullptr);
+    CHECK(early->text.find("'foo' is not a command") == 0);
+}
+
 TEST_CASE("help and version are no errors", "[ctl][command_line]") {
     CHECK(status_of({"--help"}) == 0);
     CHECK(status_of({"upgrade", "--help"}) == 0);
