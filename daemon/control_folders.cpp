@@ -74,6 +74,21 @@ Result<std::vector<FoundUpgrade>> find_upgrades(const std::string& control_dir) 
     return found;
 }
 
+void remove_empty_folders(const std::string& control_dir) {
+    std::error_code error;
+    std::vector<std::string> folders;
+    for (fs::directory_iterator it(control_dir, error), end; !error && it != end;
+         it.increment(error)) {
+        std::error_code ignored;
+        if (fs::is_directory(it->symlink_status(ignored))) {
+            folders.push_back(it->path().string());
+        }
+    }
+    for (const std::string& folder : folders) {
+        ::rmdir(folder.c_str()); // why: unlike a look before it, rmdir takes no folder in use
+    }
+}
+
 void remove_control_sockets(const FoundUpgrade& found) {
     for (const char* side : {"-source", "-target"}) {
         const std::string path = found.path + "/" + found.upgrade + side;

@@ -30,6 +30,10 @@ struct FoundUpgrade {
 /// Everything that is below control_dir, in order.
 Result<std::vector<FoundUpgrade>> find_upgrades(const std::string& control_dir);
 
+/// Removes the folders below control_dir that are empty: their VMs have no upgrade, and may be
+/// gone. The next upgrade makes the folder of its VM again.
+void remove_empty_folders(const std::string& control_dir);
+
 /// Removes the control sockets of an upgrade whose processes are both gone.
 void remove_control_sockets(const FoundUpgrade& found);
 

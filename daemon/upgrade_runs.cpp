@@ -961,7 +961,10 @@ awaitable<void> UpgradeRuns::adopt_orphans(std::vector<FoundUpgrade> found) {
 
 awaitable<void> UpgradeRuns::start_recovery() {
     auto opening = journal_.open(Deadline::in(kJournalOpens));
-    auto search = [dir = config_.control_dir] { return find_upgrades(dir); };
+    auto search = [dir = config_.control_dir] {
+        remove_empty_folders(dir);
+        return find_upgrades(dir);
+    };
     auto found = co_await blocking(disk_, std::move(search));
     if (found.has_error()) {
         log_failure("looking for unfinished upgrades", found.error());

@@ -106,6 +106,17 @@ TEST_CASE("a mistyped release is listed as not usable, with its line", "[daemon]
     CHECK(typo.at("reason").get<std::string>().find("line 2") != std::string::npos);
 }
 
+TEST_CASE("empty control folders are removed, others stay", "[daemon][discovery]") {
+    Host host(0);
+    std::filesystem::create_directories(host.dir() / "vms/gone");
+    std::filesystem::create_directories(host.dir() / "vms/kept");
+    std::ofstream(host.dir() / "vms/kept/file") << "x";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    CHECK_FALSE(std::filesystem::exists(host.dir() / "vms/gone"));
+    CHECK(std::filesystem::exists(host.dir() / "vms/kept/file"));
+}
+
 TEST_CASE("output that cannot be written is a failure", "[daemon][discovery]") {
     Host host(1);
     host.serve();
