@@ -74,13 +74,14 @@ Result<std::vector<FoundUpgrade>> find_upgrades(const std::string& control_dir) 
     return found;
 }
 
-void remove_empty_folders(const std::string& control_dir) {
+void remove_empty_folders(const std::string& control_dir, const std::set<std::string>& kept) {
     std::error_code error;
     std::vector<std::string> folders;
     for (fs::directory_iterator it(control_dir, error), end; !error && it != end;
          it.increment(error)) {
         std::error_code ignored;
-        if (fs::is_directory(it->symlink_status(ignored))) {
+        const bool is_kept = kept.count(it->path().filename().string()) != 0;
+        if (!is_kept && fs::is_directory(it->symlink_status(ignored))) {
             folders.push_back(it->path().string());
         }
     }

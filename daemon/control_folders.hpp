@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,9 +31,9 @@ struct FoundUpgrade {
 /// Everything that is below control_dir, in order.
 Result<std::vector<FoundUpgrade>> find_upgrades(const std::string& control_dir);
 
-/// Removes the folders below control_dir that are empty: their VMs have no upgrade, and may be
-/// gone. The next upgrade makes the folder of its VM again.
-void remove_empty_folders(const std::string& control_dir);
+/// Removes the empty folders below control_dir, except those with a name in `kept`. The next
+/// upgrade makes the folder of its VM again.
+void remove_empty_folders(const std::string& control_dir, const std::set<std::string>& kept);
 
 /// Removes the control sockets of an upgrade whose processes are both gone.
 void remove_control_sockets(const FoundUpgrade& found);

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <random>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -961,15 +962,22 @@ awaitable<void> UpgradeRuns::adopt_orphans(std::vector<FoundUpgrade> found) {
 
 awaitable<void> UpgradeRuns::start_recovery() {
     auto opening = journal_.open(Deadline::in(kJournalOpens));
-    auto search = [dir = config_.control_dir] {
-        remove_empty_folders(dir);
-        return find_upgrades(dir);
-    };
+    auto search = [dir = config_.control_dir] { return find_upgrades(dir); };
     auto found = co_await blocking(disk_, std::move(search));
     if (found.has_error()) {
         log_failure("looking for unfinished upgrades", found.error());
     }
     co_await registry_.refresh();
+    // why: not those of VMs that are there, whose QEMU may be about to use what it was told.
+    std::set<std::string> folders;
+    for (const std::string& name : registry_.names()) {
+        folders.insert(control_folder_of(name));
+    }
+    auto cleaning = [dir = config_.control_dir, kept = std::move(folders)] {
+        remove_empty_folders(dir, kept);
+        return 0;
+    };
+    (void)co_await blocking(disk_, std::move(cleaning));
     std::vector<RunView> records = co_await std::move(opening);
     std::vector<FoundUpgrade> pairs =
         found.has_value() ? std::move(*found) : std::vector<FoundUpgrade>();

@@ -106,8 +106,9 @@ TEST_CASE("a mistyped release is listed as not usable, with its line", "[daemon]
     CHECK(typo.at("reason").get<std::string>().find("line 2") != std::string::npos);
 }
 
-TEST_CASE("empty control folders are removed, others stay", "[daemon][discovery]") {
-    Host host(0);
+TEST_CASE("empty control folders of VMs that are gone are removed", "[daemon][discovery]") {
+    Host host(1);
+    std::filesystem::create_directories(host.dir() / "vms/vm0");
     std::filesystem::create_directories(host.dir() / "vms/gone");
     std::filesystem::create_directories(host.dir() / "vms/kept");
     std::ofstream(host.dir() / "vms/kept/file") << "x";
@@ -115,6 +116,7 @@ TEST_CASE("empty control folders are removed, others stay", "[daemon][discovery]
     REQUIRE(host.start_daemon());
     CHECK_FALSE(std::filesystem::exists(host.dir() / "vms/gone"));
     CHECK(std::filesystem::exists(host.dir() / "vms/kept/file"));
+    CHECK(std::filesystem::exists(host.dir() / "vms/vm0"));
 }
 
 TEST_CASE("output that cannot be written is a failure", "[daemon][discovery]") {
