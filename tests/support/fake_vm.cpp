@@ -226,8 +226,10 @@ void FakeVm::handle(
     } else if (name == "hot-upgrade-freeze" || name == "hot-upgrade-load" || name == "hot-upgrade-takeover") {
         run_step(name, arguments, on_answer);
     } else if (name == "hot-upgrade-commit") {
+        const bool is_first = source_.has_value() && source_->state == "ceded";
         on_answer(commit());
-        if (source_.has_value() && source_->state == "exiting") {
+        // why: a commit that is said again must not end the target, which is the source by then.
+        if (is_first && source_.has_value() && source_->state == "exiting") {
             // why: later, so that the answer leaves first
             world_.after(std::chrono::milliseconds(1), [this] { kill_source(); });
         }
