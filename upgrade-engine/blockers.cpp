@@ -23,6 +23,10 @@ constexpr std::array kOldestMachines{
     OldestMachine{"pc-q35", {9, 1, 0}, {2, 4, 0}},
 };
 
+// What a new QEMU needs beyond what the old one has: buffers of a start, threads that come and go.
+constexpr std::uint64_t kMemoryReserve = 32ULL << 20;
+constexpr std::uint64_t kTaskReserve = 4;
+
 /// The family and version in "pc-i440fx-7.2"; nothing for a machine without one ("microvm").
 std::optional<std::pair<std::string_view, QemuVersion>> split_machine(std::string_view machine) {
     const std::size_t dash = machine.rfind('-');
@@ -64,6 +68,42 @@ void check_machine(const VmFacts& facts, const ReleaseFacts& release, Verdict& v
                 "QEMU " + to_string(release.version) + " no longer has the machine type " +
                     facts.machine + "; start the VM with a newer machine type.");
         }
+    }
+}
+
+std::string in_mib(std::uint64_t bytes) {
+    return std::to_string(bytes >> 20) + " MiB";
+}
+
+/// A second process has to fit beside the first one, or the kernel kills one of them in the middle.
+void check_headroom(const ProcessFacts& process, Verdict& verdict) {
+    const Headroom& headroom = process.headroom;
+    const std::uint64_t memory = process.private_bytes + kMemoryReserve;
+    if (headroom.memory_bytes && *headroom.memory_bytes < memory) {
+        add(verdict,
+            "memory",
+            "memory",
+            "The control group of the VM has " + in_mib(*headroom.memory_bytes) +
+                " left, and a second QEMU needs about " + in_mib(memory) +
+                " of its own; raise memory.max.");
+    }
+    const std::uint64_t tasks = process.threads + kTaskReserve;
+    if (headroom.tasks && *headroom.tasks < tasks) {
+        add(verdict,
+            "tasks",
+            "memory",
+            "The control group of the VM may have " + std::to_string(*headroom.tasks) +
+                " more threads, and a second QEMU needs about " + std::to_string(tasks) +
+                "; raise pids.max.");
+    }
+    if (headroom.memlock_bytes && process.locked_bytes > *headroom.memlock_bytes) {
+        add(verdict,
+            "mem-lock",
+            "memory",
+            "QEMU has locked " + in_mib(process.locked_bytes) +
+                " of memory, and its limit is now " + in_mib(*headroom.memlock_bytes) +
+                ", so a second QEMU could not lock them; raise RLIMIT_MEMLOCK (prlimit --memlock)."
+        );
     }
 }
 
@@ -120,6 +160,7 @@ Verdict find_blockers(
             "QEMU is process 1 of its pid namespace, so the new QEMU would end together with the "
             "old one; run QEMU under an init process in its container.");
     }
+    check_headroom(process, verdict);
     return verdict;
 }
 

@@ -7,8 +7,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
+#include <sstream>
 #include <string>
 
 namespace qhup::upgrade {
@@ -43,7 +46,71 @@ bool belongs_to(pid_t pid, uid_t uid) {
     return ::stat(path.c_str(), &info) == 0 && info.st_uid == uid;
 }
 
+/// "" if it cannot be read.
+std::string text_of(const std::string& path) {
+    const Result<std::string> text = load_small_file(path);
+    return text.has_value() ? *text : std::string();
+}
+
+/// The number in a file of a control group; nothing for "max".
+std::optional<std::uint64_t> load_number(const std::string& path) {
+    const Result<std::string> text = load_small_file(path);
+    std::uint64_t number = 0;
+    if (text.has_error()) {
+        return std::nullopt;
+    }
+    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
+    return error == std::errc() ? std::optional(number) : std::nullopt;
+}
+
+/// A line "KEY NUMBER" of memory.stat; 0 if it is not there.
+std::uint64_t find_stat(const std::string& text, std::string_view key) {
+    std::istringstream lines(text);
+    std::string name;
+    std::uint64_t value = 0;
+    while (lines >> name >> value) {
+        if (name == key) {
+            return value;
+        }
+    }
+    return 0;
+}
+
+void keep_least(std::optional<std::uint64_t>& least, std::uint64_t limit, std::uint64_t used) {
+    const std::uint64_t left = limit > used ? limit - used : 0;
+    least = least ? std::min(*least, left) : left;
+}
+
+void look_at_group(const std::string& group, Headroom& headroom) {
+    const auto memory_max = load_number(group + "/memory.max");
+    const auto memory_now = load_number(group + "/memory.current");
+    if (memory_max && memory_now) {
+        // why: the kernel takes file pages back when it needs room, but not those of memfds.
+        const std::string stat = text_of(group + "/memory.stat");
+        const std::uint64_t files = find_stat(stat, "file");
+        const std::uint64_t reclaimable = files - std::min(files, find_stat(stat, "shmem"));
+        keep_least(
+            headroom.memory_bytes, *memory_max, *memory_now - std::min(*memory_now, reclaimable)
+        );
+    }
+    const auto tasks_max = load_number(group + "/pids.max");
+    const auto tasks_now = load_number(group + "/pids.current");
+    if (tasks_max && tasks_now) {
+        keep_least(headroom.tasks, *tasks_max, *tasks_now);
+    }
+}
+
 } // namespace
+
+Headroom observe_headroom(const std::string& root, const std::string& path) {
+    Headroom headroom;
+    std::string group = path;
+    while (group.size() > 1) {
+        look_at_group(root + group, headroom);
+        group.resize(group.rfind('/'));
+    }
+    return headroom;
+}
 
 Result<ProcessFacts> observe_process(pid_t pid) {
     const std::string folder = "/proc/" + std::to_string(pid);
@@ -64,6 +131,10 @@ Result<ProcessFacts> observe_process(pid_t pid) {
         if (size > 0) {
             facts->exe.assign(target.data(), static_cast<std::size_t>(size));
         }
+        const std::string cgroup = text_of(folder + "/cgroup");
+        facts->headroom = observe_headroom("/sys/fs/cgroup", parse_cgroup_path(cgroup));
+        const std::string limits = text_of(folder + "/limits");
+        facts->headroom.memlock_bytes = parse_memlock_limit(limits);
     }
     return facts;
 }

@@ -13,6 +13,13 @@ namespace qhup::upgrade {
 /// Blocking: reads of /proc, which never wait for a device
 [[nodiscard]] Result<ProcessFacts> observe_process(pid_t pid);
 
+/// What a control group and those above it leave: the least of each.
+///
+/// @param root  where the unified hierarchy is mounted: "/sys/fs/cgroup"
+/// @param path  of the group below it, from parse_cgroup_path(); "" gives no limits
+/// Blocking:    reads of small files that the kernel makes
+[[nodiscard]] Headroom observe_headroom(const std::string& root, const std::string& path);
+
 /// The process behind a QMP connection.
 ///
 /// why: the kernel names the process that called listen(). A monitor that crossed an upgrade shows

@@ -344,6 +344,35 @@ std::optional<int> parse_exit_status(std::string_view message) noexcept {
     return error == std::errc() && rest == end ? std::optional(status) : std::nullopt;
 }
 
+/// The number after `key` at the beginning of a line.
+static std::optional<std::uint64_t> number_after(std::string_view text, std::string_view key) {
+    std::size_t at = text.starts_with(key) ? 0 : text.find("\n" + std::string(key));
+    if (at == std::string_view::npos) {
+        return std::nullopt;
+    }
+    at = text.find_first_not_of(" \t", at + key.size() + (at == 0 ? 0 : 1));
+    if (at == std::string_view::npos) {
+        return std::nullopt;
+    }
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), number);
+    return error == std::errc() ? std::optional(number) : std::nullopt;
+}
+
+std::optional<std::uint64_t> parse_memlock_limit(std::string_view limits_text) {
+    return number_after(limits_text, "Max locked memory");
+}
+
+std::string parse_cgroup_path(std::string_view cgroup_text) {
+    const std::size_t at = cgroup_text.starts_with("0::") ? 0 : cgroup_text.find("\n0::");
+    if (at == std::string_view::npos) {
+        return {};
+    }
+    const std::size_t begin = at + (at == 0 ? 3 : 4);
+    const std::string path(cgroup_text.substr(begin, cgroup_text.find('\n', begin) - begin));
+    return path.starts_with('/') && path.find("/..") == std::string::npos ? path : std::string();
+}
+
 Result<ProcessFacts>
 parse_process_facts(pid_t pid, std::string_view stat_text, std::string_view status_text) {
     ProcessFacts facts;
@@ -374,6 +403,10 @@ parse_process_facts(pid_t pid, std::string_view stat_text, std::string_view stat
         }
     }
     facts.is_pid1_of_namespace = facts.innermost_pid == 1;
+    constexpr std::uint64_t kKib = 1024;
+    facts.private_bytes = kKib * number_after(status_text, "RssAnon:").value_or(0);
+    facts.locked_bytes = kKib * number_after(status_text, "VmLck:").value_or(0);
+    facts.threads = number_after(status_text, "Threads:").value_or(0);
     return facts;
 }
 

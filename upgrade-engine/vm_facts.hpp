@@ -148,6 +148,14 @@ struct VmFacts {
 /// Errors: Errc::unexpected_answer.
 [[nodiscard]] Result<SwitchTimings> parse_switch_timings(const nlohmann::json& value);
 
+/// What limits leave for a second process beside this one. A limit that nobody set, or that cannot
+/// be read, is not there.
+struct Headroom {
+    std::optional<std::uint64_t> memory_bytes;  ///< least of the control group and those above it
+    std::optional<std::uint64_t> tasks;         ///< likewise, in threads
+    std::optional<std::uint64_t> memlock_bytes; ///< RLIMIT_MEMLOCK
+};
+
 /// What the kernel says about a QEMU process.
 struct ProcessFacts {
     pid_t pid = 0;                     ///< as seen by the daemon; from SO_PEERCRED
@@ -156,10 +164,21 @@ struct ProcessFacts {
     pid_t innermost_pid = 0;           ///< what the process itself sees as its pid; 0 if not known
     pid_t ppid = 0;                    ///< its parent
     bool is_pid1_of_namespace = false; ///< its innermost pid is 1: its end ends the namespace
+    std::uint64_t private_bytes = 0;   ///< memory that a second process does not share
+    std::uint64_t locked_bytes = 0;    ///< locked into memory, as by mem-lock=on
+    std::uint64_t threads = 0;         ///< of this process
+    Headroom headroom;                 ///< for the second process
 };
 
-/// Reads field 4 and 22 of /proc/PID/stat and the line NSpid of /proc/PID/status.
-/// Errors: Errc::unexpected_answer.
+/// The soft "Max locked memory" in /proc/PID/limits; nothing if it is unlimited or not there.
+[[nodiscard]] std::optional<std::uint64_t> parse_memlock_limit(std::string_view limits_text);
+
+/// The path of the process in the unified hierarchy, from /proc/PID/cgroup; "" if it has none
+/// there, or one above the daemon's own root.
+[[nodiscard]] std::string parse_cgroup_path(std::string_view cgroup_text);
+
+/// Reads field 4 and 22 of /proc/PID/stat, and of /proc/PID/status NSpid, RssAnon, VmLck and
+/// Threads (0 if one is not there). Errors: Errc::unexpected_answer.
 [[nodiscard]] Result<ProcessFacts>
 parse_process_facts(pid_t pid, std::string_view stat_text, std::string_view status_text);
 

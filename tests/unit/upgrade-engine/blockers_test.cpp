@@ -86,6 +86,25 @@ TEST_CASE("QEMU as process 1 of a namespace blocks", "[upgrade][blockers]") {
     CHECK(ids(find_blockers(make_facts(), process, kRelease, {})) == Ids{"engine/supervisor"});
 }
 
+TEST_CASE("limits that leave no room for a second QEMU block, one by one", "[upgrade][blockers]") {
+    constexpr std::uint64_t kMib = 1 << 20;
+    ProcessFacts process;
+    process.private_bytes = 100 * kMib;
+    process.threads = 6;
+    process.locked_bytes = 256 * kMib;
+    CHECK(find_blockers(make_facts(), process, kRelease, {}).may_upgrade());
+
+    process.headroom = {132 * kMib, 10, 256 * kMib};
+    CHECK(find_blockers(make_facts(), process, kRelease, {}).may_upgrade());
+
+    process.headroom = {131 * kMib, 9, 255 * kMib};
+    const Verdict verdict = find_blockers(make_facts(), process, kRelease, {});
+    CHECK(ids(verdict) == Ids{"engine/memory", "engine/tasks", "engine/mem-lock"});
+    CHECK_THAT(
+        verdict.blockers[0].reason, Catch::Contains("131 MiB") && Catch::Contains("132 MiB")
+    );
+}
+
 TEST_CASE("every reason against the command line is a blocker", "[upgrade][blockers]") {
     ArgvPlan plan;
     plan.problems = {{"-snapshot", "Because."}, {"", "Because not."}};

@@ -39,6 +39,31 @@ Json make_least_answer() {
     })");
 }
 
+TEST_CASE("what a process needs and may have is read from the kernel's words", "[upgrade][facts]") {
+    const auto facts = parse_process_facts(
+        7,
+        "7 (q) S 1 7 7 0 -1 4194560 1 0 0 0 1 1 0 0 20 0 6 0 4242 1 1",
+        "Name:\tq\nNSpid:\t7\nVmLck:\t  2048 kB\nRssAnon:\t   1024 kB\nThreads:\t6\n"
+    );
+    REQUIRE(facts.has_value());
+    CHECK(facts->private_bytes == 1U << 20);
+    CHECK(facts->locked_bytes == 2U << 20);
+    CHECK(facts->threads == 6);
+
+    CHECK(
+        parse_memlock_limit("Limit  Soft\nMax locked memory         8388608    8388608   bytes\n"
+        ) == 8388608
+    );
+    CHECK_FALSE(parse_memlock_limit("Max locked memory         unlimited  unlimited bytes\n"));
+    CHECK_FALSE(parse_memlock_limit(""));
+
+    CHECK(
+        parse_cgroup_path("9:pids:/x\n0::/system.slice/vm.service\n") == "/system.slice/vm.service"
+    );
+    CHECK(parse_cgroup_path("0::/../other\n").empty());
+    CHECK(parse_cgroup_path("1:cpu:/\n").empty());
+}
+
 } // namespace
 
 TEST_CASE("every member of an answer is read", "[upgrade][vm_facts]") {
