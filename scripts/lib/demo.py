@@ -2,7 +2,7 @@
 """The part of scripts/demo that one watches. Expects everything to be built; see scripts/demo for what it does.
 
 Everything that it starts is ended when it ends, for whatever reason; what it makes is below build/demo, but for sockets,
-disks and the crashing release, which live in one folder below /run (it must be root's) and go with it.
+disks and the crashing release, which live in one folder below /run (or /var/lib: it must be root's) and go with it.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import time
 
 import processes
 from daemon import Daemon
-from guest import Disk, Guest, find_qemu, qemu_version
+from guest import Disk, Guest, find_qemu, qemu_version, roots_folder
 from netrig import NetRig
 from prober import ROOT, Prober
 
@@ -66,7 +66,7 @@ class Demo:
     # -- the steps
 
     def run(self):
-        folder = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-demo-", dir="/run")))
+        folder = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-demo-", dir=roots_folder())))
         os.environ["QHUP_TEST_DIR"] = str(folder)
         old, new = trusted(find_qemu("7.2"), folder), trusted(find_qemu("10.0"), folder)
         self.start_guests(old)

@@ -16,6 +16,7 @@ import threading
 import time
 
 from case import NOISE_MS, QemuTest, find_qemu, find_stock, main, note_figures, other
+from guest import roots_folder
 from daemon import Daemon
 from firmware import FirmwareGuest
 from pair import assert_runs_on_one, wait_for
@@ -141,7 +142,7 @@ class Releases(DaemonTest):
         super().setUpClass()
         cls.vm = cls.start("7.2", name="victim")
         # /tmp is everybody's, and qhupd trusts no binary there
-        cls.folder = pathlib.Path(cls.stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-releases-", dir="/run")))
+        cls.folder = pathlib.Path(cls.stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-releases-", dir=roots_folder())))
 
     def compile(self, name, body):
         source = self.folder / f"{name}.c"

@@ -30,7 +30,7 @@ class Demo(unittest.TestCase):
 
     def assert_nothing_left(self, before):
         self.assertEqual(leftovers() - before, set())
-        self.assertEqual(processes_naming("/run/qhup-demo-"), [])
+        self.assertEqual(processes_naming("/qhup-demo-"), [])
 
     def test_demo_upgrades_three_guests_rolls_a_crash_back_and_says_so(self):
         before = leftovers()
@@ -64,7 +64,7 @@ class Demo(unittest.TestCase):
 
 def leftovers():
     """Namespaces and folders of demos."""
-    folders = [name for place in ("/run", "/tmp") for name in os.listdir(place) if name.startswith("qhup-")]
+    folders = [name for place in ("/run", "/var/lib", "/tmp") for name in os.listdir(place) if name.startswith("qhup-")]
     return {*folders, *(os.listdir("/run/netns") if os.path.isdir("/run/netns") else [])}
 
 

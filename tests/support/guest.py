@@ -364,6 +364,15 @@ class Guest:
             processes.wait_gone(pid, deadline - time.monotonic())
 
 
+def roots_folder():
+    """A place for binaries that qhupd trusts: nobody but root may change it. /run is not, where it has the mode of /tmp."""
+    for folder in ("/run", "/var/lib"):
+        status = os.stat(folder)
+        if status.st_uid == 0 and not status.st_mode & 0o022:
+            return folder
+    raise RuntimeError("neither /run nor /var/lib is root's alone")
+
+
 def qemu_version(binary):
     """e.g. "7.2.22"."""
     text = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
