@@ -16,9 +16,9 @@ import threading
 import time
 
 from case import NOISE_MS, QemuTest, find_qemu, find_stock, main, note_figures, other
-from guest import roots_folder
 from daemon import Daemon
 from firmware import FirmwareGuest
+from guest import roots_folder
 from pair import assert_runs_on_one, wait_for
 from prober import Prober
 
