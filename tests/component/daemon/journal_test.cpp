@@ -298,7 +298,7 @@ TEST_CASE("no flipped bit is believed and none stops the journal", "[daemon][jou
         const TempDir copy_folder;
         const std::string copy = copy_folder / "journal.db";
         std::string bytes = good;
-        bytes[at] = static_cast<char>(bytes[at] ^ (1U << (at % 8U)));
+        bytes[at] = static_cast<char>(static_cast<unsigned char>(bytes[at]) ^ (1U << (at % 8U)));
         write_file(copy, bytes);
         Home home(copy);
         const auto runs = home.open();

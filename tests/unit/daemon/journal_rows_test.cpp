@@ -109,7 +109,8 @@ TEST_CASE("every flipped bit of a row changes its checksum", "[daemon][journal]"
     for (std::size_t byte = 0; byte < row.record.size(); ++byte) {
         for (unsigned bit = 0; bit < 8; ++bit) {
             JournalRow flipped = row;
-            flipped.record[byte] = static_cast<char>(flipped.record[byte] ^ (1U << bit));
+            flipped.record[byte] =
+                static_cast<char>(static_cast<unsigned char>(flipped.record[byte]) ^ (1U << bit));
             CHECK(checksum_of(flipped) != sum);
         }
     }
