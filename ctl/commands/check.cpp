@@ -25,19 +25,13 @@ Result<std::vector<std::string>> selected_names(const nlohmann::json& vms) {
 
 /// What to exit with if the daemon has no release of the wanted name.
 std::optional<ExitStatus> find_unknown_release(Client& client, const Options& options) {
-    const auto reply = client.request("GET", "/v1/releases");
-    if (reply.has_error()) {
-        return report(options, reply.error());
+    const auto answer = get_document(client, options, "/v1/releases");
+    if (const auto* failed = std::get_if<ExitStatus>(&answer)) {
+        return *failed;
     }
-    if (reply->status != kOk) {
-        return report(options, *reply);
-    }
-    const auto body = json_of(*reply);
-    if (body.has_error()) {
-        return report(options, body.error());
-    }
-    const auto releases = body->find("releases");
-    for (const auto& release : releases != body->end() ? *releases : nlohmann::json::array()) {
+    const auto& body = std::get<nlohmann::json>(answer);
+    const auto releases = body.find("releases");
+    for (const auto& release : releases != body.end() ? *releases : nlohmann::json::array()) {
         if (daemon::release_from_json(release).name == options.to) {
             return std::nullopt;
         }
@@ -87,21 +81,17 @@ ExitStatus run_check(Client& client, const Options& options) {
     std::vector<daemon::CheckView> checks;
     nlohmann::json bodies = nlohmann::json::array();
     for (const std::string& name : names) {
-        const auto reply = client.request(
-            "GET", "/v1/vms/" + percent_encoded(name) + "/check?to=" + percent_encoded(options.to)
+        const auto answer = get_document(
+            client,
+            options,
+            "/v1/vms/" + percent_encoded(name) + "/check?to=" + percent_encoded(options.to)
         );
-        if (reply.has_error()) {
-            return report(options, reply.error());
+        if (const auto* failed = std::get_if<ExitStatus>(&answer)) {
+            return *failed;
         }
-        if (reply->status != kOk) {
-            return report(options, *reply);
-        }
-        const auto body = json_of(*reply);
-        if (body.has_error()) {
-            return report(options, body.error());
-        }
-        checks.push_back(daemon::check_from_json(*body));
-        bodies.push_back(*body);
+        const auto& body = std::get<nlohmann::json>(answer);
+        checks.push_back(daemon::check_from_json(body));
+        bodies.push_back(body);
     }
     const nlohmann::json document = {{"checks", bodies}};
     print(options.json ? daemon::format_json_pretty(document) + "\n" : render_checks(checks));

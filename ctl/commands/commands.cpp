@@ -62,6 +62,23 @@ ExitStatus report(const Options& options, const Reply& reply) {
     return exit_status_of(problem);
 }
 
+std::variant<nlohmann::json, ExitStatus>
+get_document(Client& client, const Options& options, const std::string& target) {
+    constexpr int kOk = 200;
+    const auto reply = client.request("GET", target);
+    if (reply.has_error()) {
+        return report(options, reply.error());
+    }
+    if (reply->status != kOk) {
+        return report(options, *reply);
+    }
+    auto body = json_of(*reply);
+    if (body.has_error()) {
+        return report(options, body.error());
+    }
+    return std::move(*body);
+}
+
 Result<nlohmann::json> json_of(const Reply& reply) {
     auto body = daemon::parse_json(reply.body);
     if (body.has_error() || !body->is_object()) {

@@ -11,6 +11,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include <string>
+#include <variant>
 
 namespace qhup::ctl {
 
@@ -45,6 +46,10 @@ ExitStatus report(const Options& options, const Reply& reply);
 ///
 /// Errors: bad_answer
 Result<nlohmann::json> json_of(const Reply& reply);
+
+/// The document at `target`; or, when there is none, what to exit with: the reason has been told.
+std::variant<nlohmann::json, ExitStatus>
+get_document(Client& client, const Options& options, const std::string& target);
 
 /// The name as a part of a path.
 std::string percent_encoded(std::string_view name);

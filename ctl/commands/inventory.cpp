@@ -10,24 +10,16 @@
 namespace qhup::ctl {
 namespace {
 
-constexpr int kOk = 200;
-
 /// Asks for a document and prints it, as JSON or rendered.
 template <class Render>
 ExitStatus
 show_document(Client& client, const Options& options, const std::string& target, Render render) {
-    const auto reply = client.request("GET", target);
-    if (reply.has_error()) {
-        return report(options, reply.error());
+    const auto answer = get_document(client, options, target);
+    if (const auto* failed = std::get_if<ExitStatus>(&answer)) {
+        return *failed;
     }
-    if (reply->status != kOk) {
-        return report(options, *reply);
-    }
-    const auto body = json_of(*reply);
-    if (body.has_error()) {
-        return report(options, body.error());
-    }
-    print(options.json ? daemon::format_json_pretty(*body) + "\n" : render(*body));
+    const auto& body = std::get<nlohmann::json>(answer);
+    print(options.json ? daemon::format_json_pretty(body) + "\n" : render(body));
     return ExitStatus::ok;
 }
 

@@ -186,32 +186,27 @@ ExitStatus run_abort(Client& client, const Options& options) {
 
 ExitStatus run_status(Client& client, const Options& options) {
     const bool is_list = options.run.empty();
-    const auto reply =
-        client.request("GET", is_list ? "/v1/runs" : "/v1/runs/" + percent_encoded(options.run));
-    if (reply.has_error()) {
-        return report(options, reply.error());
+    const auto answer = get_document(
+        client, options, is_list ? "/v1/runs" : "/v1/runs/" + percent_encoded(options.run)
+    );
+    if (const auto* failed = std::get_if<ExitStatus>(&answer)) {
+        return *failed;
     }
-    if (reply->status != kOk) {
-        return report(options, *reply);
-    }
-    const auto body = json_of(*reply);
-    if (body.has_error()) {
-        return report(options, body.error());
-    }
+    const auto& body = std::get<nlohmann::json>(answer);
     if (is_list) {
         std::vector<daemon::RunView> runs;
-        const auto found = body->find("runs");
-        for (const auto& run : found != body->end() ? *found : nlohmann::json::array()) {
+        const auto found = body.find("runs");
+        for (const auto& run : found != body.end() ? *found : nlohmann::json::array()) {
             runs.push_back(daemon::run_from_json(run));
         }
-        print(options.json ? daemon::format_json_pretty(*body) + "\n" : render_runs(runs));
+        print(options.json ? daemon::format_json_pretty(body) + "\n" : render_runs(runs));
         return ExitStatus::ok;
     }
-    const daemon::RunView run = daemon::run_from_json(*body);
+    const daemon::RunView run = daemon::run_from_json(body);
     if (run.state == "running" && !options.once) {
         return follow_run(client, options, run.id);
     }
-    print(options.json ? daemon::format_json_pretty(*body) + "\n" : render_run(run));
+    print(options.json ? daemon::format_json_pretty(body) + "\n" : render_run(run));
     return run.state == "running" ? ExitStatus::ok : exit_status_of(run);
 }
 
