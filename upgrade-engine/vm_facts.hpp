@@ -132,7 +132,7 @@ struct VmFacts {
     std::vector<std::string> takeover_degraded; ///< devices that did not come up after takeover
     std::optional<LastError> last_error;        ///< of the last failed command or upgrade
     std::optional<SwitchTimings> timings;       ///< of the last switch
-    std::string rollback_waits_for; ///< in rolling-back: what keeps the guest paused; "" if nothing
+    std::string rollback_waits_for; ///< in rolling-back: what it waits for; "" if nothing
 };
 
 /// The status in "the target exited with status 0"; nothing in any other sentence, as that of a
