@@ -156,11 +156,23 @@ void FakeVm::on_command(
             handle(side, name, arguments, descriptors, twist);
         }
     };
-    if (reaction.delay.count() > 0) {
+    if (reaction.held) {
+        when_let_go(reaction.held, std::move(react));
+    } else if (reaction.delay.count() > 0) {
         world_.after(reaction.delay, std::move(react));
     } else {
         react();
     }
+}
+
+void FakeVm::when_let_go(std::shared_ptr<std::atomic<bool>> held, std::function<void()> react) {
+    if (!*held) {
+        react();
+        return;
+    }
+    world_.after(std::chrono::milliseconds(2), [this, held, react = std::move(react)]() mutable {
+        when_let_go(held, std::move(react));
+    });
 }
 
 void FakeVm::handle(

@@ -7,10 +7,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +25,7 @@ struct Reaction {
     std::string error_class = "GenericError"; ///< with error_code or alone ("CommandNotFound")
     std::string error_phase = "takeover";     ///< last-error's, with error_code
     std::chrono::milliseconds delay{0};       ///< before anything happens
+    std::shared_ptr<std::atomic<bool>> held;  ///< nothing happens before this is false
     bool takes_effect = true;                 ///< false: an answer, but nothing done
     bool is_silent = false;                   ///< never answers (the effect still happens)
     bool hangs_up = false;                    ///< closes the connection instead of answering
@@ -149,6 +152,7 @@ private:
         const std::vector<std::string>& descriptors,
         const OnAnswer& on_answer
     );
+    void when_let_go(std::shared_ptr<std::atomic<bool>> held, std::function<void()> react);
     [[nodiscard]] Answer
     prepare(const nlohmann::json& arguments, const std::vector<std::string>& descriptors);
     void run_switch(const nlohmann::json& arguments, const OnAnswer& on_answer);

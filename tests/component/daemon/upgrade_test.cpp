@@ -191,15 +191,27 @@ TEST_CASE("thirty VMs are upgraded in one run", "[daemon][upgrade]") {
 TEST_CASE("an aborted run begins no further VM and lets a pause finish", "[daemon][upgrade]") {
     Host host(4);
     host.extra_config = "parallel = 3\npause_slots = 1";
-    host.options(0).vm.reactions["hot-upgrade-switch"].delay = 700ms;
+    const auto paused = std::make_shared<std::atomic<bool>>(true);
+    host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
+    const auto first = std::make_shared<std::atomic<bool>>(true);
+    host.options(1).vm.reactions["hot-upgrade-prepare"].held = first;
+    host.options(2).vm.reactions["hot-upgrade-prepare"].held = first;
     host.options(2).vm.standby_time = 300ms;
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
     // vm0 is in its pause, vm1 waits for it, vm2 is prepared, vm3 was not begun
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    *first = false;
     REQUIRE(wait_until([&] { return has_command(host, "main hot-upgrade-prepare", 2); }));
-    const Ran aborted = host.ctl({"--json", "abort", host.newest_run()});
+    const pid_t abort = host.start_ctl({"--json", "abort", host.newest_run()});
+    const auto is_stopped = [&] {
+        const Ran status = host.ctl({"--json", "status", host.newest_run(), "--once"});
+        return json::parse(status.out).value("stopped_by", "") == "abort";
+    };
+    REQUIRE(wait_until(is_stopped));
+    *paused = false;
+    const Ran aborted = host.finish_ctl(abort);
     CHECK(aborted.status == 6);
     const json run = json::parse(aborted.out);
     INFO(aborted.out << host.daemon_log());
