@@ -10,8 +10,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
-#include <sstream>
 #include <string>
 
 namespace qhup::upgrade {
@@ -54,26 +52,7 @@ std::string text_of(const std::string& path) {
 
 /// The number in a file of a control group; nothing for "max".
 std::optional<std::uint64_t> load_number(const std::string& path) {
-    const Result<std::string> text = load_small_file(path);
-    std::uint64_t number = 0;
-    if (text.has_error()) {
-        return std::nullopt;
-    }
-    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
-    return error == std::errc() ? std::optional(number) : std::nullopt;
-}
-
-/// A line "KEY NUMBER" of memory.stat; 0 if it is not there.
-std::uint64_t find_stat(const std::string& text, std::string_view key) {
-    std::istringstream lines(text);
-    std::string name;
-    std::uint64_t value = 0;
-    while (lines >> name >> value) {
-        if (name == key) {
-            return value;
-        }
-    }
-    return 0;
+    return find_number(text_of(path), "");
 }
 
 void keep_least(std::optional<std::uint64_t>& least, std::uint64_t limit, std::uint64_t used) {
@@ -87,8 +66,9 @@ void look_at_group(const std::string& group, Headroom& headroom) {
     if (memory_max && memory_now) {
         // why: the kernel takes file pages back when it needs room, but not those of memfds.
         const std::string stat = text_of(group + "/memory.stat");
-        const std::uint64_t files = find_stat(stat, "file");
-        const std::uint64_t reclaimable = files - std::min(files, find_stat(stat, "shmem"));
+        const std::uint64_t files = find_number(stat, "file ").value_or(0);
+        const std::uint64_t memfds = find_number(stat, "shmem ").value_or(0);
+        const std::uint64_t reclaimable = files - std::min(files, memfds);
         keep_least(
             headroom.memory_bytes, *memory_max, *memory_now - std::min(*memory_now, reclaimable)
         );

@@ -344,13 +344,16 @@ std::optional<int> parse_exit_status(std::string_view message) noexcept {
     return error == std::errc() && rest == end ? std::optional(status) : std::nullopt;
 }
 
-/// The number after `key` at the beginning of a line.
-static std::optional<std::uint64_t> number_after(std::string_view text, std::string_view key) {
-    std::size_t at = text.starts_with(key) ? 0 : text.find("\n" + std::string(key));
-    if (at == std::string_view::npos) {
-        return std::nullopt;
+std::optional<std::uint64_t> find_number(std::string_view text, std::string_view key) {
+    std::size_t at = 0;
+    if (!text.starts_with(key)) {
+        at = text.find("\n" + std::string(key));
+        if (at == std::string_view::npos) {
+            return std::nullopt;
+        }
+        ++at;
     }
-    at = text.find_first_not_of(" \t", at + key.size() + (at == 0 ? 0 : 1));
+    at = text.find_first_not_of(" \t", at + key.size());
     if (at == std::string_view::npos) {
         return std::nullopt;
     }
@@ -360,7 +363,7 @@ static std::optional<std::uint64_t> number_after(std::string_view text, std::str
 }
 
 std::optional<std::uint64_t> parse_memlock_limit(std::string_view limits_text) {
-    return number_after(limits_text, "Max locked memory");
+    return find_number(limits_text, "Max locked memory");
 }
 
 std::string parse_cgroup_path(std::string_view cgroup_text) {
@@ -404,9 +407,9 @@ parse_process_facts(pid_t pid, std::string_view stat_text, std::string_view stat
     }
     facts.is_pid1_of_namespace = facts.innermost_pid == 1;
     constexpr std::uint64_t kKib = 1024;
-    facts.private_bytes = kKib * number_after(status_text, "RssAnon:").value_or(0);
-    facts.locked_bytes = kKib * number_after(status_text, "VmLck:").value_or(0);
-    facts.threads = number_after(status_text, "Threads:").value_or(0);
+    facts.private_bytes = kKib * find_number(status_text, "RssAnon:").value_or(0);
+    facts.locked_bytes = kKib * find_number(status_text, "VmLck:").value_or(0);
+    facts.threads = find_number(status_text, "Threads:").value_or(0);
     return facts;
 }
 

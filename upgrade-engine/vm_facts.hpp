@@ -170,6 +170,10 @@ struct ProcessFacts {
     Headroom headroom;                 ///< for the second process
 };
 
+/// The number that follows `key` at the beginning of a line, as in files of /proc and of control
+/// groups; nothing if there is no such line, or a word in its place.
+[[nodiscard]] std::optional<std::uint64_t> find_number(std::string_view text, std::string_view key);
+
 /// The soft "Max locked memory" in /proc/PID/limits; nothing if it is unlimited or not there.
 [[nodiscard]] std::optional<std::uint64_t> parse_memlock_limit(std::string_view limits_text);
 

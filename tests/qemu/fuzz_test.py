@@ -5,7 +5,8 @@
     tests/qemu/fuzz_test.py                          # $QHUP_FUZZ_RUNS (40) command lines from $QHUP_FUZZ_SEED (1)
     QHUP_FUZZ_SEED=4711 QHUP_FUZZ_RUNS=1 tests/qemu/fuzz_test.py     # one again, as the message of a failure says
 
-A command line that the source itself does not accept proves nothing; a third of them at most may be so.
+A command line with which the source does not start, or its guest not boot, proves nothing; a third of them at most may
+be so.
 """
 
 import contextlib
@@ -21,13 +22,11 @@ import time
 import unittest
 
 from case import Disk, find_qemu, keep, main, tool
-from daemon import Daemon
 from firmware import FirmwareGuest
-from guest import folder_of_tests, roots_folder
+from guest import folder_of_tests
 from netrig import NetRig
 from pair import assert_runs_on_one, sockets_in
-from survival_test import DAEMON
-from twin import twin_of
+from survival import patient_daemon, release_of
 
 RUNS = int(os.environ.get("QHUP_FUZZ_RUNS", "40"))
 SEED = int(os.environ.get("QHUP_FUZZ_SEED", "1"))
@@ -230,10 +229,7 @@ class Fuzz(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        folder = pathlib.Path(roots_folder())
-        releases = {f"qemu-{base}": find_qemu(base) for base in ("7.2", "10.0")}
-        releases |= {f"twin-{base}": keep(twin_of(find_qemu(base), folder)) for base in ("7.2", "10.0")}
-        cls.daemon = keep(Daemon(releases, sections=DAEMON))
+        cls.daemon = keep(patient_daemon())
         cls.net = keep(NetRig())
 
     def test_random_vm_crosses_or_is_refused_by_name(self):
@@ -270,8 +266,7 @@ class Fuzz(unittest.TestCase):
             pid = vm.pid()
             sockets = sockets_in(vm.folder)
             vm.qmp.drain_events()
-            release = f"{'twin' if source == target else 'qemu'}-{target}"
-            done = self.daemon.ctl("--json", "upgrade", vm.name, "--to", release, check=False)
+            done = self.daemon.ctl("--json", "upgrade", vm.name, "--to", release_of(source, target), check=False)
             self.assertIn(done.returncode, (0, 6), f"{' '.join(line.options['extra'])}\n{done.stdout}{done.stderr}")
             entry = json.loads(done.stdout)["vms"][0]
             if done.returncode == 0:

@@ -11,16 +11,11 @@ import pathlib
 import sys
 import unittest
 
-from case import find_qemu, keep, main
-from daemon import Daemon
-from guest import roots_folder
+from case import keep, main
 from prober import ROOT
-from survival import COLUMNS, Chain, load_rows, table
-from twin import twin_of
+from survival import COLUMNS, Chain, load_rows, patient_daemon, table
 
 PAGE = ROOT / "docs" / "survival.md"
-# Patient: this is about what survives, on machines of any speed.
-DAEMON = '[deadlines]\npause_budget = "10s"\ndrain = "3s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
 
 ROWS = load_rows(pathlib.Path(__file__).parent / "rows")
 RESULTS = {}
@@ -36,12 +31,7 @@ class Survival(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        folder = pathlib.Path(roots_folder())
-        cls.releases = {}
-        for base in ("7.2", "10.0"):
-            cls.releases[f"qemu-{base}"] = find_qemu(base)
-            cls.releases[f"twin-{base}"] = keep(twin_of(find_qemu(base), folder))
-        cls.daemon = keep(Daemon(cls.releases, sections=DAEMON))
+        cls.daemon = keep(patient_daemon())
 
     def run_group(self, rows):
         reasons = {row.needs() for row in rows} - {None}
@@ -52,7 +42,7 @@ class Survival(unittest.TestCase):
         rows = [row for row in rows if not row.needs()]
         if not rows:
             self.skipTest("; ".join(sorted(reasons)))
-        chain = Chain(rows, self.daemon, self.release_of)
+        chain = Chain(rows, self.daemon)
         try:
             chain.run()
         finally:
@@ -63,13 +53,6 @@ class Survival(unittest.TestCase):
             for error in chain.errors:
                 print(error, file=sys.stderr)
         self.assertEqual([error.splitlines()[0] for error in chain.errors], [])
-
-    @classmethod
-    def release_of(cls, source, target):
-        """A release of `target` whose build is not the one that a VM on `source` has now."""
-        if source != target:
-            return f"qemu-{target}"
-        return f"twin-{target}"
 
 
 def add_groups():

@@ -31,10 +31,12 @@ import traceback
 from dataclasses import dataclass
 
 from case import find_qemu
+from daemon import Daemon
 from firmware import FirmwareGuest
-from guest import Guest, folder_of_tests
+from guest import Guest, folder_of_tests, roots_folder
 from netrig import NetRig
 from pair import assert_runs_on_one
+from twin import twin_of
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Row:
     group = ""  # rows of one group share a VM
     guest = "firmware"  # or "linux"
     net = False  # the VM needs a tap
+    id = ""  # how the blocker's id begins, where it is refused
 
     def needs(self):
         """Why it cannot be tested on this host, as a sentence; None if it can."""
@@ -107,7 +110,6 @@ class Blocked(Row):
     """Something that must be refused, by name, before the guest is paused."""
 
     blocker = ""  # the class
-    id = None  # how its id begins
 
     def refused_by(self, source, target):
         return self.blocker
@@ -150,6 +152,26 @@ def load_rows(folder):
     return rows
 
 
+# Patient: the tests that use it ask what survives, on machines of any speed.
+PATIENT_DAEMON = '[deadlines]\npause_budget = "10s"\ndrain = "3s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
+
+
+@contextlib.contextmanager
+def patient_daemon():
+    """A qhupd that has a release for each move between the bases, see release_of()."""
+    with contextlib.ExitStack() as stack:
+        releases = {}
+        for base in ("7.2", "10.0"):
+            releases[f"qemu-{base}"] = find_qemu(base)
+            releases[f"twin-{base}"] = stack.enter_context(twin_of(find_qemu(base), roots_folder()))
+        yield stack.enter_context(Daemon(releases, sections=PATIENT_DAEMON))
+
+
+def release_of(source, target):
+    """The release of patient_daemon() that takes a VM from base to base; its build is never the VM's own."""
+    return f"qemu-{target}" if source != target else f"twin-{target}"
+
+
 def start_group(rows, base, stack):
     """Starts the VM of a group on `base`; it ends with `stack`."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f"qr-{os.getpid()}-", dir=folder_of_tests()))
@@ -186,10 +208,9 @@ class Chain:
     # The last moment at which the source can go on.
     ROLLBACK = ("target.word.before", "kill")
 
-    def __init__(self, rows, daemon, release_of):
+    def __init__(self, rows, daemon):
         self.rows = rows
         self.daemon = daemon
-        self.release_of = release_of  # (source, target) -> name of a release whose binary is not the source's
         self.results = {}
         self.errors = []
         self.vm = None
@@ -198,13 +219,18 @@ class Chain:
     def run(self):
         with contextlib.ExitStack() as everything:
             everything.callback(self._end_vm)
-            for step in STEPS:
+            for number, step in enumerate(STEPS):
                 if self.vm is None or self.vm.base != step.source:
+                    if self.vm is not None:
+                        self._finish(STEPS[number - 1])
                     self._end_vm()
                     self.vm = start_group(self.rows, step.source, self._stack)
                 self._step(step)
-            for row in self.rows:
-                self._guard(row, STEPS[-1], lambda row=row: row.finish(self.vm))
+            self._finish(STEPS[-1])
+
+    def _finish(self, step):
+        for row in self.rows:
+            self._guard(row, step, lambda row=row: row.finish(self.vm))
 
     def _end_vm(self):
         self._stack.close()
@@ -231,7 +257,7 @@ class Chain:
         vm.qmp.drain_events()
         if not step.moves and not wanted:
             vm.qmp.execute("x-hot-upgrade-fault", point=self.ROLLBACK[0], action=self.ROLLBACK[1])
-        release = self.release_of(step.source, step.target)
+        release = release_of(step.source, step.target)
         run = self.daemon.ctl("--json", "upgrade", vm.name, "--to", release, check=False)
         if wanted:
             self._must_be_refused(step, run, pid, wanted)
@@ -266,7 +292,7 @@ class Chain:
             )
         blockers = json.loads(done.stdout)["vms"][0]["blockers"]
         for row, name in wanted.items():
-            found = [b for b in blockers if b["class"] == name and b["id"].startswith(getattr(row, "id", None) or "")]
+            found = [b for b in blockers if b["class"] == name and b["id"].startswith(row.id)]
             if not found or not found[0]["reason"]:
                 self.errors.append(f"{row.thing}, {step.title}: no blocker of class {name} in {blockers}")
                 self.results[(row.thing, step.title)] = "FAILED"
@@ -299,4 +325,5 @@ def table(rows, results):
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["Row", "Blocked", "Rig", "Step", "STEPS", "Chain", "load_rows", "start_group", "table"]
+__all__ = ["COLUMNS", "STEPS", "Blocked", "Chain", "Rig", "Row", "Step", "load_rows", "patient_daemon", "release_of"]
+__all__ += ["start_group", "table"]

@@ -11,9 +11,6 @@ class SerialSocket(Row):
     means = "the connection stays; no line lost, doubled or torn"
     group = "basics"
 
-    def before(self, vm):
-        self.count = vm.serial.wait_count(3)
-
     def after(self, vm, moved):
         vm.serial.wait_count(5)
         vm.serial.check()

@@ -57,6 +57,13 @@ TEST_CASE("what a process needs and may have is read from the kernel's words", "
     CHECK_FALSE(parse_memlock_limit("Max locked memory         unlimited  unlimited bytes\n"));
     CHECK_FALSE(parse_memlock_limit(""));
 
+    const std::string_view stat = "file_mapped 7\nfile 600\nshmem 400\n";
+    CHECK(find_number(stat, "file ") == 600U);
+    CHECK(find_number(stat, "shmem ") == 400U);
+    CHECK_FALSE(find_number(stat, "slab "));
+    CHECK(find_number("64\n", "") == 64U);
+    CHECK_FALSE(find_number("max\n", ""));
+
     CHECK(
         parse_cgroup_path("9:pids:/x\n0::/system.slice/vm.service\n") == "/system.slice/vm.service"
     );
