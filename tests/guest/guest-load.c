@@ -37,6 +37,7 @@
 #define MAX_BATCH_BLOCKS 32u
 #define ECHO_PORT 7
 #define MAX_DISK_THREADS 4
+#define MAX_DISKS 32
 
 static char cmdline[4096];
 static int serial_fd = -1;
@@ -257,7 +258,10 @@ struct disk_part {
     const char* path;
     uint64_t first, blocks; // its share of the device
     unsigned id;
+    atomic_ulong batches; // written and verified
 };
+static struct disk_part parts[MAX_DISKS * MAX_DISK_THREADS];
+static unsigned parts_used;
 
 // Held for reading while a batch is on its way; a reboot takes it for good, so that it cuts no
 // batch off.
@@ -388,6 +392,7 @@ static void* run_disk(void* argument) {
             uint64_t elsewhere = (random >> 20) % (part->blocks - count + 1);
             verify_blocks(fd, buffer, generations, part, elsewhere, count);
             pthread_rwlock_unlock(&disk_in_use);
+            atomic_fetch_add(&part->batches, 1);
             done += count;
             pace(&disk_rate_kib, (uint64_t)want * 3, &since);
         }
@@ -402,30 +407,12 @@ static void* run_disk(void* argument) {
     return NULL;
 }
 
-// Returns the name of the disk in use, or "none".
-static const char* start_disk(void) {
-    static char path[64];
-    static struct disk_part parts[MAX_DISK_THREADS];
-    snprintf(path, sizeof path, "%s", parameter("qhup.disk", "auto"));
-    if (strcmp(path, "auto") == 0) {
-        strcpy(
-            path,
-            access("/dev/vda", F_OK) == 0   ? "/dev/vda"
-            : access("/dev/sda", F_OK) == 0 ? "/dev/sda"
-                                            : "none"
-        );
-    } else if (strcmp(path, "none") != 0 && path[0] != '/') {
-        memmove(path + 5, path, strlen(path) + 1);
-        memcpy(path, "/dev/", 5);
-    }
-    if (strcmp(path, "none") == 0) {
-        return "none";
-    }
+static void start_writers(const char* path) {
     uint64_t size = 0, span = number("qhup.disk_mib", 16) * MIB;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || ioctl(fd, BLKGETSIZE64, &size) < 0) {
         report_error(who_disk, "cannot open %s: %s", path, strerror(errno));
-        return path;
+        return;
     }
     close(fd);
     if (span > size) {
@@ -438,11 +425,64 @@ static const char* start_disk(void) {
     uint64_t blocks = span / BLOCK / threads;
     if (blocks < MAX_BATCH_BLOCKS) {
         report_error(who_disk, "%s is too small", path);
-        return path;
+        return;
     }
     for (unsigned i = 0; i < threads; i++) {
-        parts[i] = (struct disk_part){.path = path, .first = i * blocks, .blocks = blocks, .id = i};
-        start(run_disk, &parts[i]);
+        struct disk_part* part = &parts[parts_used];
+        part->path = path;
+        part->first = i * blocks;
+        part->blocks = blocks;
+        part->id = parts_used++;
+        start(run_disk, part);
+    }
+}
+
+// Starts writers on vda, vdb, ... and sda, sdb, ...; waits until `wanted` disks are there.
+static const char* start_all_disks(unsigned long wanted) {
+    static char paths[MAX_DISKS][16];
+    static char text[24];
+    unsigned found = 0;
+    for (int tries = 0; tries < 200 && (tries == 0 || found < wanted); tries++) {
+        if (tries) {
+            sleep_ns(50000000);
+        }
+        found = 0;
+        for (unsigned i = 0; i < 52 && found < MAX_DISKS; i++) {
+            char* path = paths[found];
+            snprintf(path, sizeof paths[0], "/dev/%cd%c", i < 26 ? 'v' : 's', 'a' + (char)(i % 26));
+            found += access(path, F_OK) == 0;
+        }
+    }
+    if (found < wanted) {
+        report_error(who_disk, "%u disks, not %lu", found, wanted);
+    }
+    for (unsigned i = 0; i < found; i++) {
+        start_writers(paths[i]);
+    }
+    snprintf(text, sizeof text, "all:%u", found);
+    return text;
+}
+
+// Returns the name of the disk in use, or "none", or "all:" and how many.
+static const char* start_disk(void) {
+    static char path[64];
+    snprintf(path, sizeof path, "%s", parameter("qhup.disk", "auto"));
+    if (strncmp(path, "all:", 4) == 0) {
+        return start_all_disks(strtoul(path + 4, NULL, 10));
+    }
+    if (strcmp(path, "auto") == 0) {
+        strcpy(
+            path,
+            access("/dev/vda", F_OK) == 0   ? "/dev/vda"
+            : access("/dev/sda", F_OK) == 0 ? "/dev/sda"
+                                            : "none"
+        );
+    } else if (strcmp(path, "none") != 0 && path[0] != '/') {
+        memmove(path + 5, path, strlen(path) + 1);
+        memcpy(path, "/dev/", 5);
+    }
+    if (strcmp(path, "none") != 0) {
+        start_writers(path);
     }
     return path;
 }
@@ -585,15 +625,47 @@ static void watch_power_buttons(void) {
     }
 }
 
+// Tells a disk whether it may keep in a cache what it has not been told to flush.
+static void set_cache(const char* disk, const char* mode) {
+    char path[64];
+    snprintf(path, sizeof path, "/sys/block/%s/cache_type", disk);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    const char* text = strcmp(mode, "through") == 0 ? "write through" : "write back";
+    bool done = fd >= 0 && write(fd, text, strlen(text)) > 0;
+    say("cache %s %s", disk, done ? mode : strerror(errno));
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+// One word for each writer: its disk and what it has verified. Few enough for a line: the test
+// asks.
+static void print_disks(void) {
+    char text[480];
+    size_t used = 0;
+    for (unsigned i = 0; i < parts_used && used < sizeof text - 40; i++) {
+        used += (size_t)snprintf(
+            text + used,
+            sizeof text - used,
+            " %s=%lu",
+            strrchr(parts[i].path, '/') + 1,
+            atomic_load(&parts[i].batches)
+        );
+    }
+    say("disks%s", parts_used ? text : "");
+}
+
 static void obey(char* line) {
     unsigned long value;
-    char what[16];
+    char what[16], mode[16];
     if (strcmp(line, "reboot") == 0) {
         end(RB_AUTOBOOT);
     } else if (strcmp(line, "poweroff") == 0) {
         end(RB_POWER_OFF);
     } else if (sscanf(line, "ping %lu", &value) == 1) {
         say("pong %lu", value);
+    } else if (strcmp(line, "disks") == 0) {
+        print_disks();
     } else if (strcmp(line, "stat") == 0) {
         print_stat();
     } else if (strcmp(line, "time") == 0) {
@@ -603,6 +675,8 @@ static void obey(char* line) {
     } else if (strcmp(line, "reset-gap") == 0) {
         atomic_store(&max_tick_gap_us, 0);
         say("gap reset");
+    } else if (sscanf(line, "cache %15s %15s", what, mode) == 2) {
+        set_cache(what, mode);
     } else if (sscanf(line, "rate %15s %lu", what, &value) == 2) {
         atomic_store(strcmp(what, "ram") == 0 ? &ram_rate_kib : &disk_rate_kib, value);
         say("rate %s %lu", what, value);

@@ -47,16 +47,12 @@ AT_START = [
     ({"extra": ["-chardev", "null,id=hmp0", "-mon", "chardev=hmp0,mode=readline"]}, ("monitor/hmp0", "monitor")),
     ({"extra": ["-device", "e1000,id=nic9"]}, ("device/nic9", "device")),
     ({"extra": ["-device", "intel-hda,id=hda0"]}, ("device/hda0", "device")),
-    ({"extra": ["-object", "secret,id=secret0,data=x"]}, ("object/secret0", "object")),
+    ({"extra": ["-object", "can-bus,id=can0"]}, ("object/can0", "object")),
     ({"extra": ["-icount", "shift=auto"]}, ("vm", "icount")),
     ({"machine": "isapc"}, ("vm", "machine")),
     (
         {"extra": ["-drive", "file={folder}/scratch.img,if=none,id=snap0,format=raw,snapshot=on"]},
         ("", "snapshot"),
-    ),
-    (
-        {"extra": ["-drive", "file={folder}/scratch.img,if=virtio,id=slow0,format=raw,throttling.iops-total=100"]},
-        ("block/slow0", "throttle"),
     ),
 ]
 
@@ -112,7 +108,8 @@ def isapc_arguments(vm):
 
 
 class ChangedSinceStart(QemuTest):
-    """A change of the block graph or of a device: blocked before prepare, stale between prepare and switch."""
+    """A change of a device or of a back end: blocked before prepare, stale between prepare and switch. One of the block
+    graph crosses (rows/disks.py), but is stale, too, between prepare and switch."""
 
     @contextlib.contextmanager
     def guest(self, base):
@@ -168,11 +165,13 @@ class ChangedSinceStart(QemuTest):
         with open("/dev/null", "rb") as file:
             vm.qmp.wait(vm.qmp.send("add-fd", {"fdset-id": 7}, fds=[file.fileno()]))
 
-    CHANGES = ["snapshot_sync", "snapshot", "device_add", "medium", "netdev", "blockdev", "object", "chardev", "fdset"]
+    BLOCK_GRAPH = ["snapshot_sync", "snapshot", "medium", "blockdev"]
+    BLOCKERS = ["device_add", "netdev", "object", "chardev", "fdset"]
+    CHANGES = BLOCK_GRAPH + BLOCKERS
 
     def test_change_before_prepare_is_a_blocker(self):
         for base in ("7.2", "10.0"):
-            for change in self.CHANGES:
+            for change in self.BLOCKERS:
                 with self.subTest(base=base, change=change), self.guest(base) as vm:
                     self.assertEqual(vm.qmp.execute("query-hot-upgrade")["blockers"], [])
                     getattr(self, change)(vm)

@@ -8,12 +8,11 @@ import fcntl
 import os
 import pathlib
 import signal
-import struct
 import subprocess
 import tempfile
-import threading
 import time
 
+from block import LockProbe
 from case import NOISE_MS, Disk, Guest, QemuTest, find_qemu, main, note_figures, other, tool
 from pair import Upgrade, UpgradeFailed, assert_runs_on_one, wait_for
 from processes import end_processes, wait_gone
@@ -271,36 +270,6 @@ class Locks(QemuTest):
                 )
                 self.assertNotEqual(tool_says.returncode, 0)
                 self.assertIn("lock", tool_says.stderr)
-
-
-class LockProbe:
-    """Looks all the time whether somebody could take the locks of a writer (QEMU's bytes 100 to 300)."""
-
-    def __init__(self, path):
-        self.fd = os.open(path, os.O_RDWR)
-        self.looks = self.free = 0
-        self.end = False
-        self.thread = threading.Thread(target=self.run, daemon=True)
-
-    def look(self):
-        """F_UNLCK if nobody holds a lock."""
-        lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 100, 201, 0)
-        return struct.unpack("hhqqi", fcntl.fcntl(self.fd, fcntl.F_OFD_GETLK, lock))[0]
-
-    def run(self):
-        while not self.end:
-            self.looks += 1
-            self.free += self.look() == fcntl.F_UNLCK
-            time.sleep(0.0001)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.end = True
-        self.thread.join()
-        os.close(self.fd)
 
 
 if __name__ == "__main__":
