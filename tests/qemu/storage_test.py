@@ -5,6 +5,7 @@ it stops answering the target; and when the disk answers again everything goes o
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import signal
@@ -12,9 +13,10 @@ import subprocess
 import tempfile
 import time
 
-from block import LockProbe
+from block import LockProbe, assert_sound, create
 from case import NOISE_MS, Disk, Guest, QemuTest, find_qemu, main, note_figures, other, tool
-from pair import Upgrade, UpgradeFailed, assert_runs_on_one, wait_for
+from firmware import FirmwareGuest
+from pair import Upgrade, UpgradeFailed, assert_runs_on_one, run_upgrade, wait_for
 from processes import end_processes, wait_gone
 from qmp import QmpError
 
@@ -270,6 +272,67 @@ class Locks(QemuTest):
                 )
                 self.assertNotEqual(tool_says.returncode, 0)
                 self.assertIn("lock", tool_says.stderr)
+
+
+class Queues(QemuTest):
+    def test_guest_whose_requests_wait_for_their_limits_is_stopped_in_time(self):
+        """Some requests wait for seconds: as long as the limits say, the drain deadline would never hold."""
+        for extra in ([], ["-object", "iothread,id=io0"]):
+            with self.subTest(iothread=bool(extra)), contextlib.ExitStack() as stack:
+                device = ",iothread=io0" if extra else ""
+                parameters = {"disk_threads": 4, "disk_rate_kib": 0}
+                vm = self.start(
+                    "7.2", stack=stack, extra=extra, parameters=parameters, disk=Disk("raw", device_options=device)
+                )
+                for base in ("7.2", "10.0", "10.0"):
+                    self.limit(vm, 2)
+                    time.sleep(1)
+                    with Upgrade(vm, find_qemu(base)) as upgrade:
+                        upgrade.prepare()
+                        timings = upgrade.switch(drain_deadline=400, budget=3000, frozen_lease=4000)
+                        upgrade.commit()
+                    vm.base = base
+                    assert_runs_on_one(vm)
+                    self.assertLess(timings["drain"], 400e6)
+                    self.limit(vm, 0)
+                    passes = vm.stat()["disk_passes"]
+                    wait_for(lambda vm=vm, passes=passes: vm.stat()["disk_passes"] > passes, 60, "the disk goes on")
+                    vm.check()
+
+    def limit(self, vm, iops):
+        limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
+        path = "/machine/peripheral/disk0-dev/virtio-backend"
+        vm.qmp.execute("block_set_io_throttle", {**limits, "id": path, "iops": iops})
+
+    def test_queues_of_one_disk_in_several_iothreads_cross(self):
+        """Only 10.0 has them: the way to 7.2 is refused by name."""
+        device = {"driver": "virtio-blk-pci", "drive": "disk9", "id": "vq0", "num-queues": 4}
+        device["iothread-vq-mapping"] = [{"iothread": "io0"}, {"iothread": "io1"}]
+        with contextlib.ExitStack() as stack:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-storage-")))
+            path = create(folder / "disk9.qcow2")
+            stack.callback(assert_sound, path)
+            extra = ["-object", "iothread,id=io0", "-object", "iothread,id=io1", "-device", json.dumps(device)]
+            extra += ["-blockdev", f"driver=qcow2,node-name=disk9,file.driver=file,file.filename={path}"]
+            vm = self.start("10.0", stack=stack, vcpus=2, extra=extra, parameters={"disk": "all:2", "disk_mib": 4})
+            self.upgrade(vm, "10.0")
+            vm.check()
+            error = self.assert_refused(vm, ("shape-differs", "target-died"), lambda: run_upgrade(vm, find_qemu("7.2")))
+            self.assertIn("iothread-vq-mapping", error.message + error.stderr)
+
+    def test_key_of_an_encrypted_image_is_not_derived_inside_the_pause(self):
+        """That takes as long as the image says: here a second of a quiet machine, and more of a busy one."""
+        with contextlib.ExitStack() as stack:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-storage-")))
+            secret = ["--object", "secret,id=key,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=key"]
+            path = create(folder / "slow.qcow2", options=[*secret, "-o", "encrypt.iter-time=1000"])
+            image = f"driver=qcow2,node-name=crypt0,encrypt.format=luks,encrypt.key-secret=key,file.filename={path}"
+            extra = ["-object", "secret,id=key,data=x", "-blockdev", f"{image},file.driver=file"]
+            extra += ["-device", "virtio-blk-pci,drive=crypt0"]
+            vm = self.start("7.2", stack=stack, kind=FirmwareGuest, net=False, extra=extra)
+            for base in ("7.2", "10.0", "10.0"):
+                timings = self.upgrade(vm, base)
+                self.assertLess(timings["activate"], 300e6)
 
 
 if __name__ == "__main__":

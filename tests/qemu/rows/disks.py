@@ -370,6 +370,33 @@ class NodeNames(Row):
         assert not changed, {name: (self.had.get(name), has.get(name)) for name in changed}
 
 
+class Counters(Row):
+    thing = "counters of disks (query-blockstats)"
+    means = "they go on: requests, bytes, times, failures, merges, the highest offset written"
+    group = "disks"
+    guest = "linux"
+    counted = ("bytes", "operations", "total_time_ns", "merged", "highest_offset")
+
+    def read(self, vm):
+        found = {}
+        for entry in vm.qmp.execute("query-blockstats"):
+            name = entry["device"] or entry["qdev"]
+            for key, value in entry["stats"].items():
+                if key.endswith(self.counted) and "zone" not in key:
+                    found[(name, key)] = value
+            found[(name, "parent")] = entry.get("parent", {}).get("stats", {}).get("wr_highest_offset", 0)
+        return found
+
+    def before(self, vm):
+        self.had = self.read(vm)
+        assert self.had[("chain0", "wr_bytes")] and self.had[("chain0", "wr_highest_offset")], self.had
+
+    def after(self, vm, moved):
+        has = self.read(vm)
+        less = {key: (value, has.get(key)) for key, value in self.had.items() if has.get(key, -1) < value}
+        assert not less, f"counters went back: {less}"
+
+
 class Locks(Row):
     thing = "locks of images"
     means = "held at every moment, by an outsider's look; who opens an image as QEMU does is refused"
@@ -834,6 +861,28 @@ class NbdServer(BlockedDisk):
         address = {"type": "unix", "data": {"path": str(vm.rig.folder / "export.sock")}}
         vm.qmp.execute("nbd-server-start", addr=address)
         vm.qmp.execute("block-export-add", {"type": "nbd", "id": "export0", "node-name": "export0"})
+
+
+class NbdTls(BlockedDisk):
+    thing = "NBD with TLS"
+    blocker = "block-driver"
+    id = "node/tls0"
+
+    def setup(self, rig):
+        self.folder = rig.folder / "tls"
+        self.folder.mkdir()
+        (self.folder / "keys.psk").write_text("qemu:" + "5a" * 32 + "\n")
+        socket = rig.folder / "tls.sock"
+        secret = ["--object", f"tls-creds-psk,id=tls1,endpoint=server,dir={self.folder}", "--tls-creds", "tls1"]
+        command = [tool("qemu-nbd"), "-t", "-f", "raw", *secret, "-k", socket, "-x", "disk", self.image(rig, format="raw")]
+        server = subprocess.Popen([str(word) for word in command])
+        rig.stack.callback(server.wait)
+        rig.stack.callback(end_processes, [server.pid])
+        wait_for(socket.exists, 10, "the NBD server")
+
+    def arguments(self, rig):
+        node = f"driver=nbd,node-name=tls0,server.type=unix,server.path={rig.folder}/tls.sock,export=disk,tls-creds=tls2"
+        return ["-object", f"tls-creds-psk,id=tls2,endpoint=client,username=qemu,dir={self.folder}", "-blockdev", node]
 
 
 class SecretFileGone(BlockedDisk):
