@@ -409,12 +409,17 @@ static void* run_disk(void* argument) {
 
 static void start_writers(const char* path) {
     uint64_t size = 0, span = number("qhup.disk_mib", 16) * MIB;
+    struct stat status = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || ioctl(fd, BLKGETSIZE64, &size) < 0) {
+    if (fd < 0 || fstat(fd, &status) < 0 ||
+        (!S_ISREG(status.st_mode) && ioctl(fd, BLKGETSIZE64, &size) < 0)) {
         report_error(who_disk, "cannot open %s: %s", path, strerror(errno));
         return;
     }
     close(fd);
+    if (S_ISREG(status.st_mode)) {
+        size = (uint64_t)status.st_size;
+    }
     if (span > size) {
         span = size;
     }
@@ -461,6 +466,24 @@ static const char* start_all_disks(unsigned long wanted) {
     }
     snprintf(text, sizeof text, "all:%u", found);
     return text;
+}
+
+// A writer on a file: of a file system that somebody else serves.
+static void start_file(void) {
+    static char path[128];
+    snprintf(path, sizeof path, "%s", parameter("qhup.file", ""));
+    if (!path[0]) {
+        return;
+    }
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0 || ftruncate(fd, (off_t)(number("qhup.disk_mib", 16) * MIB)) < 0) {
+        report_error(who_disk, "cannot make %s: %s", path, strerror(errno));
+    } else {
+        start_writers(path);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
 }
 
 // Returns the name of the disk in use, or "none", or "all:" and how many.
@@ -751,6 +774,7 @@ int main(void) {
     start(run_udp, NULL);
     start(run_tcp, NULL);
     const char* disk = start_disk();
+    start_file();
     if (ram_bytes >= MIB) {
         start(run_ram, NULL);
     }
