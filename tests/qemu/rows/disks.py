@@ -583,8 +583,8 @@ class Reopened(Changed):
 
 
 class JobsAfterwards(Changed):
-    thing = "block jobs after an upgrade: snapshot and commit of a `-drive` with implicit layers"
-    means = "nodes are as free to be reopened for writing as before"
+    thing = "snapshot from before an upgrade that is committed after it, with implicit layers of `-drive`"
+    means = "layers that are read-only can be opened for writing as before"
     name = "later"
 
     def arguments(self, rig):
@@ -594,21 +594,55 @@ class JobsAfterwards(Changed):
         return ["-drive", drive, "-device", "virtio-blk-pci,drive=later-drive,id=later"]
 
     def change(self, vm):
-        """Only after a move."""
+        self.layer = self.folder / f"later-{self.number}.qcow2"
+        vm.qmp.execute("blockdev-snapshot-sync", {"device": "later-drive", "snapshot-file": str(self.layer)})
+        self.stamp(vm)
 
     def after(self, vm, moved):
         super().after(vm, moved)
-        if not moved:
-            return
-        top = self.folder / f"later-{len(self.patterns)}.qcow2"
-        vm.qmp.execute("blockdev-snapshot-sync", {"device": "later-drive", "snapshot-file": str(top)})
-        self.stamp(vm)
-        # the middle layer, which is read-only, must become writable
         self.job(vm, "block-commit", {"device": "later-drive", "base": str(self.path)}, complete=True)
+        self.layer.unlink()
         assert disk(vm, self.name)["inserted"]["backing_file_depth"] == 1
-        self.had = disk(vm, self.name)
         for offset, pattern in self.patterns.items():
             verify(vm, self.name, pattern, offset)
+
+
+class DataFile(Changed):
+    thing = "qcow2 with a data file of its own"
+    means = "the same data"
+    name = "data"
+
+    def setup(self, rig):
+        super().setup(rig)
+        self.path.unlink()
+        create(self.path, options=["-o", f"data_file={self.folder}/data.raw"])
+
+    def change(self, vm):
+        """As it was started."""
+
+
+class Window(Changed):
+    thing = "raw with offset and size"
+    means = "the same part of the file"
+    name = "window"
+
+    def setup(self, rig):
+        self.patterns = {}
+        self.path = create(rig.folder / "window.raw", format="raw")
+
+    def arguments(self, rig):
+        node = f"driver=raw,node-name=window-0,offset=1048576,size=4194304,file.driver=file,file.filename={self.path}"
+        return ["-blockdev", node, "-device", "virtio-blk-pci,drive=window-0,id=window"]
+
+    def change(self, vm):
+        """As it was started."""
+
+    def after(self, vm, moved):
+        super().after(vm, moved)
+        with open(self.path, "rb") as file:
+            for offset, pattern in self.patterns.items():
+                file.seek((1 << 20) + offset)
+                assert file.read(65536) == bytes([pattern]) * 65536, offset
 
 
 # -- media
