@@ -17,12 +17,8 @@ AT_START = [
     ({"ram": "private"}, ("ram/", "ram")),
     ({"extra": ["-netdev", "user,id=user0"]}, ("netdev/user0", "netdev")),
     ({"extra": ["-netdev", "socket,id=sock0,udp=127.0.0.1:1,localaddr=127.0.0.1:0"]}, ("netdev/sock0", "netdev")),
-    ({"extra": ["-chardev", "pty,id=pty0"]}, ("chardev/pty0", "chardev")),
-    ({"extra": ["-chardev", "file,id=file0,path=/dev/null"]}, ("chardev/file0", "chardev")),
-    (
-        {"extra": ["-chardev", "socket,id=mux0,path={folder}/mux.sock,server=on,wait=off,mux=on"]},
-        ("chardev/mux0", "chardev"),
-    ),
+    ({"extra": ["-chardev", "msmouse,id=mouse0"]}, ("chardev/mouse0", "chardev")),
+    ({"extra": ["-chardev", "ringbuf,id=ring0,size=8M"]}, ("chardev/ring0", "chardev")),
     (
         {"extra": ["-chardev", "socket,id=tn0,host=127.0.0.1,port=0,server=on,wait=off,telnet=on"]},
         ("chardev/tn0", "chardev"),
@@ -32,10 +28,6 @@ AT_START = [
         ("chardev/ws0", "chardev"),
     ),
     (
-        {"extra": ["-chardev", "socket,id=log0,path={folder}/log.sock,server=on,wait=off,logfile={folder}/log"]},
-        ("chardev/log0", "chardev-log"),
-    ),
-    (
         {
             "extra": ["-object", "tls-creds-anon,id=tls0,endpoint=server", "-chardev"]
             + ["socket,id=tls1,host=127.0.0.1,port=0,server=on,wait=off,tls-creds=tls0"]
@@ -43,8 +35,10 @@ AT_START = [
         ("chardev/tls1", "chardev"),
     ),
     ({"extra": ["-sandbox", "on"]}, ("process", "sandbox")),
-    ({"vnc": "unix:{folder}/vnc.sock,password=on"}, ("vnc/", "vnc")),
-    ({"extra": ["-chardev", "null,id=hmp0", "-mon", "chardev=hmp0,mode=readline"]}, ("monitor/hmp0", "monitor")),
+    (
+        {"extra": ["-object", "tls-creds-anon,id=tls2,endpoint=server"], "vnc": "127.0.0.1:20,to=400,tls-creds=tls2"},
+        ("vnc/", "vnc"),
+    ),
     ({"extra": ["-device", "e1000,id=nic9"]}, ("device/nic9", "device")),
     ({"extra": ["-device", "intel-hda,id=hda0"]}, ("device/hda0", "device")),
     ({"extra": ["-object", "can-bus,id=can0"]}, ("object/can0", "object")),

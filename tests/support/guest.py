@@ -115,6 +115,7 @@ class Guest:
     parameters: dict = field(default_factory=dict)  # more of the guest's parameters, without "qhup."
     vnc: str | None = "unix"  # or HOST:DISPLAY, or None
     pidfile: bool = False
+    standard_files: tuple | None = None  # QEMU's stdin and stdout; None: /dev/null and the log
     extra: list = field(default_factory=list)  # more arguments of QEMU
     firmware_dirs: list = field(default_factory=list)  # -L; needed by binaries that build-qemu did not make
     folder: pathlib.Path | None = None  # for sockets, log and disk; None: a new one, removed at the end
@@ -182,7 +183,8 @@ class Guest:
             if self.net is not None:
                 command = self.net.wrap(command)
             with open(self.log_path, "ab") as log:
-                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin, stdout = self.standard_files or (subprocess.DEVNULL, log)
+                self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=log)
             self.serial = self._connect_serial()
         except BaseException:
             self.stop()
