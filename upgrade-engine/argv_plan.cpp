@@ -178,6 +178,7 @@ constexpr std::array kGaps{
     Gap{"netdev",     "af-xdp",             true,  {8, 2, 0},  {}},
     Gap{"netdev",     "reconnect-ms",       false, {9, 2, 0},  {}},
     Gap{"netdev",     "reconnect",          false, {8, 0, 0},  {}},
+    Gap{"object",     "memory-backend-shm", true,  {9, 1, 0}, {}},
     Gap{"fsdev",      "proxy",              true,  {},         {9, 2, 0}},
     Gap{"virtfs",     "proxy",              true,  {},         {9, 2, 0}},
     Gap{"fsdev",      "max_xattr",          false, {9, 2, 0},  {}},

@@ -82,6 +82,20 @@ void look_at_group(const std::string& group, Headroom& headroom) {
 
 } // namespace
 
+bool may_lock_anything(std::string_view status_text) {
+    constexpr std::string_view kKey = "\nCapEff:\t";
+    constexpr std::uint64_t kIpcLock = 1U << 14U;
+    const std::size_t at = status_text.find(kKey);
+    if (at == std::string_view::npos) {
+        return false;
+    }
+    std::uint64_t capabilities = 0;
+    const char* const begin = status_text.data() + at + kKey.size();
+    const char* const end = status_text.data() + status_text.size();
+    return std::from_chars(begin, end, capabilities, 16).ec == std::errc() &&
+           (capabilities & kIpcLock) != 0;
+}
+
 Headroom observe_headroom(const std::string& root, const std::string& path) {
     Headroom headroom;
     std::string group = path;
@@ -113,8 +127,9 @@ Result<ProcessFacts> observe_process(pid_t pid) {
         }
         const std::string cgroup = text_of(folder + "/cgroup");
         facts->headroom = observe_headroom("/sys/fs/cgroup", parse_cgroup_path(cgroup));
-        const std::string limits = text_of(folder + "/limits");
-        facts->headroom.memlock_bytes = parse_memlock_limit(limits);
+        if (!may_lock_anything(*status_text)) {
+            facts->headroom.memlock_bytes = parse_memlock_limit(text_of(folder + "/limits"));
+        }
     }
     return facts;
 }

@@ -13,6 +13,11 @@ namespace qhup::upgrade {
 /// Blocking: reads of /proc, which never wait for a device
 [[nodiscard]] Result<ProcessFacts> observe_process(pid_t pid);
 
+/// Does RLIMIT_MEMLOCK not count for the process, nor for its child, since it has CAP_IPC_LOCK?
+///
+/// @param status_text  /proc/PID/status; false if it does not tell
+[[nodiscard]] bool may_lock_anything(std::string_view status_text);
+
 /// What a control group and those above it leave: the least of each.
 ///
 /// @param root  where the unified hierarchy is mounted: "/sys/fs/cgroup"

@@ -139,6 +139,18 @@ class GuestMoves(QemuTest):
         note_figures("eight at once", {"pauses": sorted(round(p["pause"] / 1e6, 1) for p in pauses)})
 
 
+class OnlyNew(QemuTest):
+    """What only the newer base has."""
+
+    def test_ram_in_posix_shared_memory_stays_where_it_is(self):
+        extra = ["-object", "memory-backend-shm,id=ram0,size=64M", "-machine", "memory-backend=ram0"]
+        with contextlib.ExitStack() as stack:
+            vm = self.start("10.0", kind=FirmwareGuest, net=False, stack=stack, ram="private", extra=extra)
+            for _ in range(2):
+                self.upgrade(vm, "10.0")
+                vm.check()
+
+
 class End(QemuTest):
     def test_vm_that_ends_after_upgrades_removes_what_it_would_have_removed_without(self):
         left = {}

@@ -102,8 +102,8 @@ def isapc_arguments(vm):
 
 
 class ChangedSinceStart(QemuTest):
-    """A change of a device or of a back end: blocked before prepare, stale between prepare and switch. One of the block
-    graph crosses (rows/disks.py), but is stale, too, between prepare and switch."""
+    """A change before prepare crosses (rows/disks.py, rows/hotplug.py) or is a blocker; between prepare and switch each is
+    stale."""
 
     @contextlib.contextmanager
     def guest(self, base):
@@ -160,8 +160,27 @@ class ChangedSinceStart(QemuTest):
             vm.qmp.wait(vm.qmp.send("add-fd", {"fdset-id": 7}, fds=[file.fileno()]))
 
     BLOCK_GRAPH = ["snapshot_sync", "snapshot", "medium", "blockdev"]
-    BLOCKERS = ["device_add", "netdev", "object", "chardev", "fdset"]
-    CHANGES = BLOCK_GRAPH + BLOCKERS
+    ADDITIONS = ["device_add", "object", "chardev"]
+    BLOCKERS = ["netdev", "fdset"]
+    CHANGES = BLOCK_GRAPH + ADDITIONS + BLOCKERS
+
+    def test_addition_before_prepare_crosses(self):
+        for base in ("7.2", "10.0"):
+            with self.subTest(base=base), self.guest(base) as vm:
+                for change in self.ADDITIONS:
+                    getattr(self, change)(vm)
+                self.upgrade(vm, other(base))
+                devices = {entry["name"] for entry in vm.qmp.execute("qom-list", path="/machine/peripheral")}
+                self.assertIn("rng9", devices)
+                vm.check()
+
+    def test_addition_that_the_target_cannot_repeat_is_named(self):
+        with self.guest("10.0") as vm:
+            # only the newer base has it
+            vm.qmp.execute("object-add", {"qom-type": "memory-backend-shm", "id": "late4", "size": 1 << 20})
+            error = self.assert_refused(vm, "shape-differs", lambda: run_upgrade(vm, find_qemu("7.2")))
+            self.assertIn("object 'late4'", error.message)
+            self.upgrade(vm, "10.0")
 
     def test_change_before_prepare_is_a_blocker(self):
         for base in ("7.2", "10.0"):

@@ -19,6 +19,14 @@ void write(const std::string& path, const std::string& text) {
 
 } // namespace
 
+TEST_CASE("a process that may lock all memory has no limit of it", "[upgrade][facts]") {
+    CHECK(may_lock_anything("Name:\tq\nCapEff:\t0000000000004000\nCapBnd:\t0\n"));
+    CHECK(may_lock_anything("Name:\tq\nCapEff:\t00000000a80455fb\n"));
+    CHECK_FALSE(may_lock_anything("Name:\tq\nCapEff:\t0000000000000000\nCapBnd:\t4000\n"));
+    CHECK_FALSE(may_lock_anything("Name:\tq\nCapEff:\t00000000ffffbfff\n"));
+    CHECK_FALSE(may_lock_anything(""));
+}
+
 TEST_CASE("the tightest control group on the way up counts", "[upgrade][process]") {
     const test::TempDir root;
     const std::string slice = root / "vms.slice";

@@ -6,9 +6,12 @@ import os
 import pathlib
 import socket
 import struct
+import time
 
 from guest import Disk
-from survival import Row
+from netrig import TcpEcho
+from pair import wait_for
+from survival import Blocked, Row
 
 
 F_OFD_GETLK = 36
@@ -67,11 +70,11 @@ def is_locked(path):
         return struct.unpack("hhqqi4x", fcntl.fcntl(file.fileno(), F_OFD_GETLK, question))[0] != fcntl.F_UNLCK
 
 
-def delete(vm, what):
+def delete(vm, what, timeout=None):
     """device_del, and waits until it has happened."""
     path = what if what.startswith("/") else f"/machine/peripheral/{what}"
     vm.qmp.execute("device_del", id=what)
-    vm.qmp.wait_event("DEVICE_DELETED", match=lambda data: data["path"] == path)
+    vm.qmp.wait_event("DEVICE_DELETED", timeout, match=lambda data: data["path"] == path)
 
 
 class AddedDisk(Row):
@@ -383,3 +386,136 @@ class AddedMemory(Row):
                     written.add(inode.st_ino)
                     os.pwrite(file.fileno(), words, 4096)
         assert len(written) == 2, written
+
+
+class UnpluggedDevice(Row):
+    thing = "PCI device of the command line that the guest let go"
+    means = "it stays away; the devices after it stay in their slots"
+    group = "hotplug-linux"
+    guest = "linux"
+    net = True
+
+    def options(self, rig):
+        # Address of the NIC that comes, and a CPU that comes.
+        return {"vcpus": "1,sockets=2,cores=1,threads=1,maxcpus=2", "parameters": {"hotplug": "10.77.0.2/24"}}
+
+    def begin(self, vm):
+        self.slots = self._slots(vm)
+        delete(vm, "balloon0", 60)
+
+    def after(self, vm, moved):
+        assert "balloon0" not in user_devices(vm)
+        slots = self._slots(vm)
+        for name, slot in self.slots.items():
+            assert name in ("balloon0", "nic0") or slots[name] == slot, (name, slot, slots)
+
+    @staticmethod
+    def _slots(vm):
+        (bus,) = vm.qmp.execute("query-pci")
+        return {device["qdev_id"]: device["slot"] for device in bus["devices"] if device["qdev_id"]}
+
+
+class ReplacedNic(Row):
+    thing = "NIC and tap of the command line unplugged, others plugged in"
+    means = "a TCP connection over the new NIC goes on; the old tap is not opened again"
+    group = "hotplug-linux"
+    guest = "linux"
+    net = True
+
+    def setup(self, rig):
+        self.tap = rig.net.add_tap()
+
+    def begin(self, vm):
+        delete(vm, "nic0", 60)
+        vm.qmp.execute("netdev_del", id="net0")
+        time.sleep(1)  # a guest that is still busy with what went may miss what comes
+        vm.qmp.execute("netdev_add", type="tap", id="net1", ifname=self.tap.name, script="no", downscript="no")
+        vm.qmp.execute("device_add", driver="virtio-net-pci", id="nic1", netdev="net1", mac=self.tap.mac)
+        self.echo = self._echo(vm)
+
+    def before(self, vm):
+        self.echo.exchange(b"before")
+
+    def after(self, vm, moved):
+        self.echo.exchange(b"after")
+        link = vm.net.run(["ip", "link", "show", vm.tap.name], capture_output=True, text=True).stdout
+        assert "LOWER_UP" not in link, link
+
+    def finish(self, vm):
+        self.echo.close()
+
+    @staticmethod
+    def _echo(vm):
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                return TcpEcho(vm.net, "10.77.0.2", timeout=20)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+
+
+class AddedCpu(Row):
+    thing = "CPU added with device_add"
+    means = "it goes on working; its number and place are the same"
+    group = "hotplug-linux"
+    guest = "linux"
+    net = True
+
+    def begin(self, vm):
+        place = {"socket-id": 1, "core-id": 0, "thread-id": 0}
+        vm.qmp.execute("device_add", driver="qemu64-x86_64-cpu", id="cpu1", **place)
+        self.cpus = self._cpus(vm)
+        assert len(self.cpus) == 2
+        self._must_work(vm)
+
+    def after(self, vm, moved):
+        assert self._cpus(vm) == self.cpus
+        assert "cpu1" in user_devices(vm)
+        self._must_work(vm)
+
+    @staticmethod
+    def _cpus(vm):
+        return [(cpu["cpu-index"], cpu["qom-path"], cpu["props"]) for cpu in vm.qmp.execute("query-cpus-fast")]
+
+    @staticmethod
+    def _must_work(vm):
+        """A program of the guest that may only run there wakes all the time (tests/guest/init)."""
+        thread = next(c["thread-id"] for c in vm.qmp.execute("query-cpus-fast") if c["qom-path"].endswith("/cpu1"))
+        path = pathlib.Path(f"/proc/{vm.pid()}/task/{thread}/stat")
+
+        def used():
+            return int(path.read_text().rpartition(")")[2].split()[11])
+
+        for _ in range(3):
+            before = used()
+            wait_for(lambda before=before: used() > before, 60, "the CPU that was added works")
+
+
+class UnnotedChange(Blocked):
+    thing = "change since the start that is no addition or removal (set-action)"
+    blocker = "shape-changed"
+
+    def begin(self, vm):
+        vm.qmp.execute("set-action", reboot="shutdown")
+        # Neither do changes that cross hide it.
+        vm.qmp.execute("object-add", id="rng-added", **{"qom-type": "rng-builtin"})
+
+
+class FailoverNic(Blocked):
+    thing = "NIC with failover=on"
+    blocker = "device"
+    id = "device/nic-fo"
+
+    def arguments(self, rig):
+        return ["-device", "virtio-net-pci,id=nic-fo,failover=on,romfile="]
+
+
+class PendingUnplug(Blocked):
+    thing = "device whose unplug the guest has not answered"
+    blocker = "unplug"
+    id = "device/balloon0"
+
+    def begin(self, vm):
+        # The boot sector knows nothing of ACPI.
+        vm.qmp.execute("device_del", id="balloon0")

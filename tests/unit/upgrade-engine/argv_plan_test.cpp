@@ -199,6 +199,7 @@ TEST_CASE("what nothing replaces in the other release is refused", "[upgrade][ar
           "-netdev af-xdp,id=n,ifname=e",
           "-netdev stream,id=n,reconnect=1",
           "-audio none",
+          "-object memory-backend-shm,id=m,size=1M",
           "-overcommit mem-lock=on-fault",
           "-smp 4,modules=2",
           "-chardev hub,id=h"}) {
