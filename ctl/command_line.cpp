@@ -29,6 +29,44 @@ void add_selection(CLI::App& command, Options& options) {
         ->type_name("RELEASE");
 }
 
+/// What an upgrade and a rehearsal have in common.
+void add_run_options(CLI::App& command, Options& options) {
+    add_selection(command, options);
+    command.add_option("--parallel", options.parallel, "VMs in work at once")
+        ->check(CLI::Range(1, 1024))
+        ->type_name("N");
+    command.add_option("--max-failures", options.max_failures, "Begin no further VM after so many")
+        ->check(CLI::Range(1, 10'000))
+        ->type_name("N");
+    command
+        .add_option(
+            "--pause-budget",
+            options.pause_budget_ms,
+            "Longest pause of each VM, in milliseconds; one that would be longer is refused"
+        )
+        ->check(CLI::Range(1, 30'000))
+        ->type_name("MS");
+    command.add_flag("--yes,-y", options.yes, "Do not ask on a terminal");
+    command
+        .add_option(
+            "--request-id", options.request_id, "Said again, it follows the run that it started"
+        )
+        ->type_name("ID");
+}
+
+void add_rehearsal_flags(CLI::App& upgrade, Options& options) {
+    CLI::Option* all = upgrade.add_flag_callback(
+        "--rehearse",
+        [&options] { options.rehearse = "all"; },
+        "Rehearse each VM before its upgrade"
+    );
+    upgrade
+        .add_flag_callback(
+            "--no-rehearse", [&options] { options.rehearse = "none"; }, "Rehearse no VM"
+        )
+        ->excludes(all);
+}
+
 void add_commands(CLI::App& app, Options& options) {
     const auto add = [&app, &options](const char* name, const char* what, Command command) {
         CLI::App* sub = app.add_subcommand(name, what);
@@ -45,20 +83,17 @@ void add_commands(CLI::App& app, Options& options) {
         *add("check", "Can these VMs be upgraded? Touches nothing", Command::check), options
     );
     CLI::App* upgrade = add("upgrade", "Upgrade QEMU under running VMs", Command::upgrade);
-    add_selection(*upgrade, options);
-    upgrade->add_option("--parallel", options.parallel, "VMs in work at once")
-        ->check(CLI::Range(1, 1024))
-        ->type_name("N");
-    upgrade->add_option("--max-failures", options.max_failures, "Begin no further VM after so many")
-        ->check(CLI::Range(1, 10'000))
-        ->type_name("N");
-    upgrade->add_flag("--yes,-y", options.yes, "Do not ask on a terminal");
+    add_run_options(*upgrade, options);
     upgrade->add_flag("--dry-run", options.dry_run, "Check everything, touch nothing");
-    upgrade
-        ->add_option(
-            "--request-id", options.request_id, "Said again, it follows the run that it started"
-        )
-        ->type_name("ID");
+    add_rehearsal_flags(*upgrade, options);
+    add_run_options(
+        *add(
+            "rehearse",
+            "Try whether VMs could be upgraded: a short pause, no move",
+            Command::rehearse
+        ),
+        options
+    );
     add("releases", "Binaries that VMs can be upgraded to", Command::releases);
     CLI::App* status =
         add("status", "Runs, or one run; follows it while it goes on", Command::status);
@@ -72,7 +107,8 @@ void add_commands(CLI::App& app, Options& options) {
 
 /// What CLI11 cannot say by itself.
 std::optional<EarlyExit> find_mistake(const Options& options) {
-    const bool selects = options.command == Command::check || options.command == Command::upgrade;
+    const bool selects = options.command == Command::check || options.command == Command::upgrade ||
+                         options.command == Command::rehearse;
     if (selects && options.vms.empty() && !options.all) {
         return EarlyExit{ExitStatus::usage, "Name the VMs, or say --all.\n"};
     }

@@ -13,7 +13,7 @@
 
 namespace qhup::ctl {
 
-enum class Command { list, show, check, upgrade, releases, status, abort, version };
+enum class Command { list, show, check, upgrade, rehearse, releases, status, abort, version };
 
 /// What the user wants.
 struct Options {
@@ -26,10 +26,12 @@ struct Options {
     std::optional<std::uint32_t> parallel;      ///< VMs in work at once
     bool yes = false;                           ///< do not ask
     bool dry_run = false;                       ///< check inside a run, touch nothing
-    std::string request_id;                     ///< the caller's name for an upgrade; "": none
-    std::uint32_t max_failures = 0;             ///< no further VM is begun after so many; 0: never
-    std::string run;                            ///< for abort, and for status; "": list runs
-    bool once = false;                          ///< status: do not follow a run that goes on
+    std::string rehearse;                       ///< before upgrades: none, first, all; "": default
+    std::optional<std::uint32_t> pause_budget_ms; ///< longest pause of each VM
+    std::string request_id;                       ///< the caller's name for an upgrade; "": none
+    std::uint32_t max_failures = 0; ///< no further VM is begun after so many; 0: never
+    std::string run;                ///< for abort, and for status; "": list runs
+    bool once = false;              ///< status: do not follow a run that goes on
 };
 
 /// The process ends at once with this text: help, version, or what is wrong with the command line.

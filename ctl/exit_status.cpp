@@ -8,7 +8,7 @@ namespace {
 
 /// How bad an outcome is; the worst decides.
 ExitStatus status_of_outcome(const daemon::RunVmView& vm) noexcept {
-    if (vm.outcome == "upgraded" || vm.outcome == "checked") {
+    if (vm.outcome == "upgraded" || vm.outcome == "checked" || vm.outcome == "rehearsed") {
         return ExitStatus::ok;
     }
     if (vm.outcome == "unchanged") {

@@ -140,6 +140,9 @@ std::string_view meaning_of(std::string_view outcome) {
     if (outcome == "upgraded") {
         return "was upgraded";
     }
+    if (outcome == "rehearsed") {
+        return "was rehearsed";
+    }
     if (outcome == "refused") {
         return "was refused and not touched";
     }
@@ -179,6 +182,24 @@ std::string explanation_of(const daemon::RunVmView& vm) {
     }
     text += "\n";
     return text + blocker_lines(vm.blockers, "  ");
+}
+
+/// What the rehearsal before, or instead of, an upgrade found; "" if there was none.
+std::string rehearsal_lines(const daemon::RunVmView& vm) {
+    if (!vm.rehearsal) {
+        return {};
+    }
+    const daemon::RehearsalView& rehearsal = *vm.rehearsal;
+    std::string text = "  rehearsal of " + or_dash(vm.vm) + " " + or_dash(rehearsal.result);
+    if (rehearsal.pause_ms) {
+        text += ", paused for " + format_milliseconds(*rehearsal.pause_ms);
+    }
+    if (rehearsal.predicted_pause_ms) {
+        text += ", an upgrade would pause for about " +
+                format_milliseconds(*rehearsal.predicted_pause_ms);
+    }
+    text += rehearsal.section.empty() ? "" : ", refused: " + printable(rehearsal.section);
+    return text + ".\n";
 }
 
 std::string size_text(std::uint64_t bytes) {
@@ -349,12 +370,14 @@ std::string render_run(const daemon::RunView& run) {
              milliseconds_or_dash(vm.total_ms)}
         );
         const bool is_plain = vm.outcome == "upgraded" && vm.message.empty();
-        const bool needs_words = !vm.outcome.empty() && !is_plain && vm.outcome != "checked";
-        if (needs_words) {
+        const bool is_good = vm.outcome == "checked" || vm.outcome == "rehearsed";
+        if (!vm.outcome.empty() && !is_plain && !is_good) {
             notes += explanation_of(vm);
         }
+        notes += rehearsal_lines(vm);
     }
     notes += run.dry_run ? "This was a dry run: nothing was touched.\n" : "";
+    notes += run.kind == "rehearsal" ? "This was a rehearsal: no guest was moved.\n" : "";
     return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <initializer_list>
 
 namespace qhup::daemon {
 namespace {
@@ -15,6 +16,7 @@ constexpr int kMaxDepth = 32;
 constexpr std::size_t kMaxNameLength = 128;
 constexpr std::size_t kMaxNamedVms = 10'000;
 constexpr std::uint32_t kMaxParallel = 1024;
+constexpr std::uint64_t kMaxPauseBudgetMs = 30'000;
 
 /// The member, or a null value: never throws.
 const json& member(const json& object, const char* key) {
@@ -73,6 +75,20 @@ std::vector<BlockerView> blockers_from_json(const json& object) {
         }
     }
     return blockers;
+}
+
+std::optional<RehearsalView> rehearsal_from_json(const json& value) {
+    if (!value.is_object()) {
+        return std::nullopt;
+    }
+    return RehearsalView{
+        .result = text(value, "result"),
+        .code = text(value, "code"),
+        .reason = text(value, "reason"),
+        .section = text(value, "section"),
+        .pause_ms = decimal(value, "pause_ms"),
+        .predicted_pause_ms = decimal(value, "predicted_pause_ms"),
+    };
 }
 
 std::vector<StepView> steps_from_json(const json& object) {
@@ -137,6 +153,20 @@ Result<std::vector<std::string>> parse_vm_names(const json& value) {
     return names;
 }
 
+/// @return  nothing if the value is one of the words
+std::optional<std::string>
+word_of(const json& value, std::initializer_list<std::string_view> words) {
+    const std::string given = value.is_string() ? value.get<std::string>() : std::string();
+    const bool is_known = std::find(words.begin(), words.end(), given) != words.end();
+    return is_known ? std::optional(given) : std::nullopt;
+}
+
+std::optional<std::uint32_t> number_of(const json& value, std::uint64_t most) {
+    const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
+                             value.get<std::uint64_t>() <= most;
+    return is_in_range ? std::optional(value.get<std::uint32_t>()) : std::nullopt;
+}
+
 Result<void> parse_run_member(const std::string& key, const json& value, RunRequest& request) {
     if (key == "vms") {
         auto names = parse_vm_names(value);
@@ -160,6 +190,23 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
                                "without a slash");
         }
         request.request_id = value.get<std::string>();
+    } else if (key == "kind") {
+        const auto kind = word_of(value, {"upgrade", "rehearsal"});
+        if (!kind) {
+            return bad_request("'kind' must be upgrade or rehearsal");
+        }
+        request.kind = *kind;
+    } else if (key == "rehearse") {
+        const auto which = word_of(value, {"none", "first", "all"});
+        if (!which) {
+            return bad_request("'rehearse' must be none, first or all");
+        }
+        request.rehearse = *which;
+    } else if (key == "pause_budget_ms") {
+        request.pause_budget_ms = number_of(value, kMaxPauseBudgetMs);
+        if (!request.pause_budget_ms) {
+            return bad_request("'pause_budget_ms' must be a number from 1 to 30000");
+        }
     } else if (key == "max_failures") {
         const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
                                  value.get<std::uint64_t>() <= kMaxNamedVms;
@@ -176,7 +223,8 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         request.parallel = value.get<std::uint32_t>();
     } else {
         return bad_request("there is a member that this request does not have; it has vms, all, "
-                           "to, parallel, max_failures, dry_run and request_id");
+                           "kind, to, parallel, max_failures, rehearse, pause_budget_ms, dry_run "
+                           "and request_id");
     }
     return {};
 }
@@ -196,6 +244,7 @@ json to_json(const VmView& value) {
         {"package", value.package},
         {"build_id", value.build_id},
         {"machine", value.machine},
+        {"shape_class", value.shape_class},
         {"socket", value.socket},
         {"state", value.state},
         {"upgrade_state", value.upgrade_state},
@@ -236,6 +285,17 @@ json to_json(const StepView& value) {
     return {{"phase", value.phase}, {"at_ms", value.at_ms}, {"outcome", value.outcome}};
 }
 
+json to_json(const RehearsalView& value) {
+    return {
+        {"result", value.result},
+        {"code", value.code},
+        {"reason", value.reason},
+        {"section", value.section},
+        {"pause_ms", or_null(value.pause_ms)},
+        {"predicted_pause_ms", or_null(value.predicted_pause_ms)},
+    };
+}
+
 json to_json(const RunVmView& value) {
     return {
         {"vm", value.vm},
@@ -257,6 +317,8 @@ json to_json(const RunVmView& value) {
         {"total_ms", or_null(value.total_ms)},
         {"timings_ns", value.timings_ns},
         {"blockers", array_of(value.blockers)},
+        {"shape_class", value.shape_class},
+        {"rehearsal", value.rehearsal ? to_json(*value.rehearsal) : json(nullptr)},
     };
 }
 
@@ -297,6 +359,15 @@ json to_json(const RunRequest& value) {
     }
     if (value.parallel) {
         request["parallel"] = *value.parallel;
+    }
+    if (value.kind != "upgrade") {
+        request["kind"] = value.kind;
+    }
+    if (!value.rehearse.empty()) {
+        request["rehearse"] = value.rehearse;
+    }
+    if (value.pause_budget_ms) {
+        request["pause_budget_ms"] = *value.pause_budget_ms;
     }
     if (value.max_failures != 0) {
         request["max_failures"] = value.max_failures;
@@ -356,6 +427,7 @@ VmView vm_from_json(const json& value) {
         .package = text(value, "package"),
         .build_id = text(value, "build_id"),
         .machine = text(value, "machine"),
+        .shape_class = text(value, "shape_class"),
         .socket = text(value, "socket"),
         .state = text(value, "state"),
         .upgrade_state = text(value, "upgrade_state"),
@@ -413,6 +485,8 @@ RunVmView run_vm_from_json(const json& value) {
         .total_ms = decimal(value, "total_ms"),
         .timings_ns = {},
         .blockers = blockers_from_json(value),
+        .shape_class = text(value, "shape_class"),
+        .rehearsal = rehearsal_from_json(member(value, "rehearsal")),
     };
     const json& timings = member(value, "timings_ns");
     if (timings.is_object()) {
@@ -427,14 +501,21 @@ RunVmView run_vm_from_json(const json& value) {
 
 RunRequest run_request_from_json(const json& value) {
     RunRequest request{
+        .kind = "upgrade",
         .vms = {},
         .all = flag(value, "all"),
         .to = text(value, "to"),
         .parallel = {},
         .max_failures = integer<std::uint32_t>(value, "max_failures"),
         .dry_run = flag(value, "dry_run"),
+        .rehearse = text(value, "rehearse"),
+        .pause_budget_ms = {},
         .request_id = text(value, "request_id"),
     };
+    if (const std::string kind = text(value, "kind"); !kind.empty()) {
+        request.kind = kind;
+    }
+    request.pause_budget_ms = number_of(member(value, "pause_budget_ms"), kMaxPauseBudgetMs);
     if (const json& parallel = member(value, "parallel"); parallel.is_number_unsigned()) {
         request.parallel = parallel.get<std::uint32_t>();
     }

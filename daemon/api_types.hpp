@@ -34,6 +34,7 @@ struct VmView {
     std::string package;         ///< QEMU's package version; "" if none
     std::string build_id;        ///< of the running binary; "" if unknown
     std::string machine;         ///< concrete machine type; "" if unknown
+    std::string shape_class;     ///< equal for VMs of one kind of machine; "" if unknown
     std::string socket;          ///< the QMP socket that the VM was found by
     std::string state;           ///< QEMU's run state, or "unreachable"
     std::string upgrade_state;   ///< state of the hand-over: none, prepared, …; "" if unknown
@@ -76,6 +77,16 @@ struct StepView {
     bool operator==(const StepView&) const = default;
 };
 
+/// What a rehearsal of a VM found.
+struct RehearsalView {
+    std::string result;  ///< "passed", or "failed": the upgrade would have ended so
+    std::string code;    ///< why it failed; else ""
+    std::string reason;  ///< the words of the two QEMUs, as what differs; else ""
+    std::string section; ///< the part of the device state that was refused; "" if none was named
+    std::optional<double> pause_ms;           ///< for which the guest stood still, if it did
+    std::optional<double> predicted_pause_ms; ///< of the upgrade, if it is known
+};
+
 /// One VM inside a run.
 struct RunVmView {
     std::string vm;                 ///< its name
@@ -97,17 +108,22 @@ struct RunVmView {
     std::optional<double> total_ms; ///< from the VM's start in the run until its outcome
     std::map<std::string, std::int64_t> timings_ns; ///< each part of the switch, by its QMP name
     std::vector<BlockerView> blockers;              ///< why it was refused
+    std::string shape_class;                ///< equal for VMs of one kind of machine; "" if unknown
+    std::optional<RehearsalView> rehearsal; ///< if it was rehearsed
 };
 
 /// The body of POST /v1/runs.
 struct RunRequest {
+    std::string kind = "upgrade";          ///< or "rehearsal"
     std::vector<std::string> vms;          ///< names; empty exactly if `all`
     bool all = false;                      ///< every VM that the daemon knows
     std::string to;                        ///< release name
     std::optional<std::uint32_t> parallel; ///< 1 to 1024; never more than the daemon's own limit
     std::uint32_t max_failures =
-        0;                  ///< after so many no further VM is begun; 0: never stop for that
-    bool dry_run = false;   ///< check only
+        0;                ///< after so many no further VM is begun; 0: never stop for that
+    bool dry_run = false; ///< check only
+    std::string rehearse; ///< before upgrades: none, first, all; "": as the daemon's config says
+    std::optional<std::uint32_t> pause_budget_ms; ///< longest pause of each; none: as config says
     std::string request_id; ///< the client's name for this request; the same again is the same run
 
     bool operator==(const RunRequest&) const = default;
@@ -116,7 +132,7 @@ struct RunRequest {
 /// One upgrade of one or more VMs, or what recovery did after a start.
 struct RunView {
     std::string id;                    ///< names the run in paths
-    std::string kind;                  ///< "upgrade" or "recovery"
+    std::string kind;                  ///< "upgrade", "rehearsal" or "recovery"
     std::string state;                 ///< "running" or "finished"
     std::string to;                    ///< the release; "" for recovery
     std::uint32_t parallel = 0;        ///< how many VMs were in work at once, at most
@@ -158,6 +174,7 @@ nlohmann::json to_json(const VmView& value);
 nlohmann::json to_json(const ReleaseView& value);
 nlohmann::json to_json(const CheckView& value);
 nlohmann::json to_json(const StepView& value);
+nlohmann::json to_json(const RehearsalView& value);
 nlohmann::json to_json(const RunVmView& value);
 nlohmann::json to_json(const RunView& value);
 nlohmann::json to_json(const RunEvent& value);

@@ -23,6 +23,7 @@ struct Config {
     std::string state_dir = "/var/lib/qhupd";           ///< what outlives the daemon
     std::uint32_t parallel = 4;                         ///< VMs in work at once, 1 to 1024
     std::uint32_t pause_slots = 0;  ///< guests paused at once; 0: one per two cores, at least one
+    std::string rehearse = "first"; ///< before upgrades: none, first (of each kind of VM) or all
     std::string log_level = "info"; ///< debug, info, warn or error
 
     /// [discovery]: where VMs are found.

@@ -70,6 +70,29 @@ ms_since(std::chrono::steady_clock::time_point start, std::chrono::steady_clock:
     return static_cast<std::uint64_t>(std::max<std::int64_t>(0, time.count()));
 }
 
+/// What a rehearsal found; nothing before it has ended, or if it did not get to try anything.
+std::optional<RehearsalView> make_rehearsal_view(const upgrade::UpgradeReport& report) {
+    const bool is_tried =
+        std::any_of(report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
+            return mark.phase == Phase::prepare;
+        });
+    if (!is_tried || !upgrade::is_terminal(report.phase)) {
+        return std::nullopt;
+    }
+    RehearsalView view;
+    view.result = report.phase == Phase::rehearsed ? "passed" : "failed";
+    if (report.rehearsal) {
+        view.pause_ms = Milliseconds(report.rehearsal->pause).count();
+        view.predicted_pause_ms = Milliseconds(report.rehearsal->predicted).count();
+    }
+    if (report.failure) {
+        view.code = wire_code_of(report.failure->code);
+        view.reason = report.failure->peer_text;
+        view.section = upgrade::parse_refused_section(view.reason);
+    }
+    return view;
+}
+
 StepView
 make_step(const upgrade::PhaseMark& mark, std::chrono::steady_clock::time_point run_started) {
     return {
@@ -90,6 +113,8 @@ RunVmView make_queued_view(const RunFacts& run) {
     view.from_build_id = run.from_build_id;
     view.to_build_id = run.to_build_id;
     view.recoveries = run.recoveries;
+    view.shape_class = run.shape_class;
+    view.rehearsal = run.rehearsal;
     view.steps = run.steps_before;
     view.phase = std::string(upgrade::to_string(Phase::queued));
     return view;
@@ -159,8 +184,19 @@ RunVmView make_view_without_pair(
     return view;
 }
 
+RunVmView say_it_was_rehearsed(RunVmView view) {
+    if (!view.message.empty() && view.rehearsal) {
+        view.message = "In the rehearsal: " + view.message;
+    }
+    return view;
+}
+
 RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts& run) {
     RunVmView view = make_queued_view(run);
+    if (run.goal == upgrade::Goal::rehearsal) {
+        view.rehearsal = make_rehearsal_view(report);
+        view.pause_ms = view.rehearsal ? view.rehearsal->pause_ms : std::nullopt;
+    }
     view.phase = std::string(upgrade::to_string(report.phase));
     view.outcome = outcome_of(report, run.is_dry_run);
     view.from = report.from_text.empty() ? run.from : report.from_text;

@@ -23,7 +23,10 @@ struct RunFacts {
     std::string to_build_id;   ///< of the release's binary; "" for recovery
     bool is_dry_run = false;
     std::uint32_t recoveries = 0;       ///< how often a restarted daemon began to finish it
-    std::vector<StepView> steps_before; ///< what a daemon before us did
+    std::vector<StepView> steps_before; ///< what a daemon before us did, or a rehearsal
+    upgrade::Goal goal = upgrade::Goal::upgrade;   ///< what is being done with the VM now
+    std::string shape_class;                       ///< of the VM; "" if unknown
+    std::optional<RehearsalView> rehearsal;        ///< that was done before
     std::chrono::steady_clock::time_point started; ///< of the run
 };
 
@@ -43,6 +46,9 @@ RunVmView make_refused_view(
 /// The same row; if it was refused because the run was stopped, the message says by whom.
 /// @param stopped_by  of the run
 RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::string& stopped_by);
+
+/// The row of a VM whose upgrade ended with its rehearsal: nothing but that was tried.
+RunVmView say_it_was_rehearsed(RunVmView view);
 
 /// A VM that is not touched any more, since the daemon ended so often while it finished this.
 /// @param last_phase  that the journal tells of

@@ -139,6 +139,20 @@ check_on_strand(Strand strand, QmpVmPortConfig config, upgrade::UpgradeRequest r
 
 } // namespace
 
+/// The VMs of one kind of machine in a run: one of them is rehearsed, the others wait for it.
+struct UpgradeRuns::KindGate {
+    enum class State : std::uint8_t {
+        nobody,    ///< whoever comes first rehearses
+        rehearses, ///< one does
+        passed,    ///< the release can take this kind
+        failed,    ///< it cannot
+    };
+    State state = State::nobody;
+    std::string vm;     ///< that was, or is, rehearsed
+    std::string reason; ///< why it failed
+    std::vector<std::shared_ptr<Notifier>> waiting;
+};
+
 /// A run and those who follow it.
 struct UpgradeRuns::Run {
     RunView view;
@@ -149,7 +163,16 @@ struct UpgradeRuns::Run {
     std::vector<std::vector<StepView>> before; // steps of daemons before us, by index
     std::size_t open = 0;                      // VMs without an outcome
     std::optional<upgrade::BatchId> batch;
-    bool is_starting = false; // it is not in the journal yet, and may never be
+    bool is_starting = false;              // it is not in the journal yet, and may never be
+    std::string rehearse = "none";         // none, first, all
+    std::map<std::string, KindGate> kinds; // by shape class; only those that must be rehearsed
+    upgrade::Goal goal = upgrade::Goal::upgrade;
+    std::map<std::size_t, bool> is_rehearsing; // by index: before its upgrade, right now
+
+    bool is_rehearsal(std::size_t index) const {
+        const auto now = is_rehearsing.find(index);
+        return goal == upgrade::Goal::rehearsal || (now != is_rehearsing.end() && now->second);
+    }
 
     RunFacts facts_of(std::size_t index) const {
         return {
@@ -162,6 +185,9 @@ struct UpgradeRuns::Run {
             .is_dry_run = view.dry_run,
             .recoveries = view.vms[index].recoveries,
             .steps_before = index < before.size() ? before[index] : std::vector<StepView>(),
+            .goal = is_rehearsal(index) ? upgrade::Goal::rehearsal : upgrade::Goal::upgrade,
+            .shape_class = view.vms[index].shape_class,
+            .rehearsal = view.vms[index].rehearsal,
             .started = started,
         };
     }
@@ -280,6 +306,11 @@ void UpgradeRuns::stop_run(const RunPtr& run, std::string by) {
     journal_.put({{JournalChange::Kind::put, make_run_row(run->view)}});
     if (run->batch) {
         gate_.stop_batch(*run->batch);
+    }
+    for (auto& [kind, gate] : run->kinds) {
+        for (const auto& waiting : gate.waiting) {
+            waiting->notify();
+        }
     }
 }
 
@@ -535,8 +566,13 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     if (before) {
         co_return std::move(*before);
     }
-    const RunPtr run = make_run(make_run_id(), "upgrade");
+    const RunPtr run = make_run(make_run_id(), request.kind);
     run->is_starting = true;
+    run->goal = request.kind == "rehearsal" ? upgrade::Goal::rehearsal : upgrade::Goal::upgrade;
+    const bool is_alone = run->goal == upgrade::Goal::rehearsal || request.dry_run;
+    run->rehearse = is_alone                   ? "none"
+                    : request.rehearse.empty() ? config_.rehearse
+                                               : request.rehearse;
     run->view.request = request;
     run->view.to = request.to;
     run->view.dry_run = request.dry_run;
@@ -548,10 +584,13 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
         const auto seen = registry_.find(name);
         run->view.vms.back().from = seen ? seen->version : std::string();
         run->view.vms.back().from_build_id = seen ? seen->build_id : std::string();
+        run->view.vms.back().shape_class = seen ? seen->shape_class : std::string();
         run->view.vms.back().to_build_id = answer.picked->binary->build_id;
         run->view.vms.back().upgrade = upgrade_id_of(run->view.id, run->view.vms.size() - 1);
         run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
     }
+    choose_kinds(*run);
+    run->before.resize(run->view.vms.size());
     run->held.resize(run->view.vms.size());
     run->open = run->view.vms.size();
     if (run->open == 0) {
@@ -612,7 +651,9 @@ void UpgradeRuns::start_vms(const RunPtr& run, ReleaseShelf::Picked picked) {
             continue;
         }
         run->held[i] = name;
-        tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, picked, gate_.add_vm(*run->batch)));
+        // why: whoever waits for a rehearsal joins the queue after it, and keeps nobody waiting.
+        auto turn = needs_rehearsal(*run, i) ? nullptr : gate_.add_vm(*run->batch);
+        tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, picked, std::move(turn)));
     }
 }
 
@@ -644,7 +685,9 @@ awaitable<void> UpgradeRuns::run_vm(
     };
     const auto folder = co_await blocking(disk_, std::move(work));
     if (folder.has_error()) {
-        co_await turn->finish(true);
+        if (turn) {
+            co_await turn->finish(true);
+        }
         RunVmView refused = make_refused_view(
             run->facts_of(index),
             wire_code_of(folder.error().code),
@@ -657,15 +700,51 @@ awaitable<void> UpgradeRuns::run_vm(
     if (is_our_upgrade_id(vm.unfinished)) {
         co_await end_stray(vm, *folder);
     }
+    if (!turn) {
+        auto rehearsing = rehearse_first(run, index, vm, picked, *folder);
+        std::optional<RunVmView> end = co_await std::move(rehearsing);
+        if (end) {
+            co_await end_vm(run, index, std::move(*end));
+            co_return;
+        }
+        turn = gate_.add_vm(*run->batch);
+    }
+    const upgrade::Goal goal = run->goal;
+    auto work_on_it = run_engine(run, index, vm, picked, *folder, std::move(turn), goal);
+    const UpgradeReport report = co_await std::move(work_on_it);
+    RunVmView view = say_why_stopped(
+        make_run_vm_view(report, run->facts_of(index)), run->view.id, run->view.stopped_by
+    );
+    co_await end_vm(run, index, std::move(view));
+}
+
+/// One walk of a VM through the engine's table.
+awaitable<UpgradeReport> UpgradeRuns::run_engine(
+    RunPtr run,
+    std::size_t index,
+    VmHandle vm,
+    ReleaseShelf::Picked picked,
+    std::string folder,
+    std::shared_ptr<upgrade::SlotGate::Turn> turn,
+    upgrade::Goal goal
+) {
     const upgrade::UpgradeId id(run->view.vms[index].upgrade);
-    QmpVmPortConfig port{.main_socket = vm.socket, .control_dir = *folder, .upgrade = id};
+    QmpVmPortConfig port{.main_socket = vm.socket, .control_dir = std::move(folder), .upgrade = id};
     upgrade::UpgradeRequest request;
     request.vm = upgrade::VmId(vm.name);
     request.upgrade = id;
     request.binary = picked.binary;
     request.known_tails = picked.known_tails;
     request.is_dry_run = run->view.dry_run;
+    request.goal = goal;
+    // why: what was just rehearsed was measured and judged then.
+    if (goal == upgrade::Goal::rehearsal || !run->view.vms[index].rehearsal) {
+        request.prediction = predict_pause(history(), vm.name);
+    }
     request.config = runner_config();
+    if (const auto& asked = run->view.request; asked && asked->pause_budget_ms) {
+        request.config.switch_limits.budget = milliseconds(*asked->pause_budget_ms);
+    }
     auto upgrade = upgrade_on_strand(
         vm.strand,
         std::move(port),
@@ -674,17 +753,123 @@ awaitable<void> UpgradeRuns::run_vm(
         make_observer(run, index),
         make_intent_writer(run, index)
     );
-    const UpgradeReport report = co_await on_executor(vm.strand, std::move(upgrade));
+    UpgradeReport report = co_await on_executor(vm.strand, std::move(upgrade));
     if (run->view.stopped_by.empty() && gate_.is_stopped(*run->batch)) {
         log().warn(
             "run {}: stopped after {} failures", run->view.id, run->view.request->max_failures
         );
         stop_run(run, "failures");
     }
-    RunVmView view = say_why_stopped(
-        make_run_vm_view(report, run->facts_of(index)), run->view.id, run->view.stopped_by
+    co_return report;
+}
+
+// --- rehearsal before an upgrade --------------------------------------------------------------
+
+RunHistory UpgradeRuns::history() const {
+    RunHistory runs;
+    for (auto id = order_.rbegin(); id != order_.rend(); ++id) {
+        runs.push_back(&runs_.find(*id)->second->view);
+    }
+    return runs;
+}
+
+/// Which kinds of machines this run rehearses.
+void UpgradeRuns::choose_kinds(Run& run) const {
+    const RunHistory before = history();
+    std::set<std::pair<std::string, std::string>> seen; // class, and the binary that it is on
+    for (const RunVmView& vm : run.view.vms) {
+        const bool is_new = seen.emplace(vm.shape_class, vm.from_build_id).second;
+        const bool can_change = vm.from_build_id.empty() || vm.from_build_id != vm.to_build_id;
+        if (run.rehearse == "none" || !is_new || !can_change || vm.shape_class.empty()) {
+            continue;
+        }
+        const bool is_asked =
+            run.rehearse == "all" ||
+            !is_way_proven(before, vm.shape_class, vm.from_build_id, vm.to_build_id);
+        if (is_asked) {
+            run.kinds.try_emplace(vm.shape_class);
+        }
+    }
+}
+
+bool UpgradeRuns::needs_rehearsal(const Run& run, std::size_t index) const {
+    return run.kinds.contains(run.view.vms[index].shape_class);
+}
+
+/// A rehearsal has ended: those that wait for it go on, each in its way.
+void UpgradeRuns::end_kind(const RunPtr& run, KindGate& gate, const RunVmView& view) {
+    using State = KindGate::State;
+    gate.reason = view.message;
+    gate.state = view.rehearsal && view.rehearsal->result == "passed" ? State::passed
+                 : is_about_the_kind(view.code)                       ? State::failed
+                                                                      : State::nobody;
+    log().info(
+        "run {}: the rehearsal of {} {}",
+        run->view.id,
+        view.vm,
+        gate.state == State::passed ? "passed" : "failed because of " + view.code
     );
-    co_await end_vm(run, index, std::move(view));
+    for (const auto& waiting : gate.waiting) {
+        waiting->notify();
+    }
+}
+
+/// Rehearses the VM, or waits for the rehearsal of another one of its kind.
+/// @return  how the VM ended; nothing if it may be upgraded now
+awaitable<std::optional<RunVmView>> UpgradeRuns::rehearse_first(
+    RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked, std::string folder
+) {
+    using State = KindGate::State;
+    KindGate& gate = run->kinds[run->view.vms[index].shape_class]; // lives as long as the run
+    const bool is_first_only = run->rehearse == "first";
+    bool is_cancelled_now = false;
+    while (is_first_only && gate.state == State::rehearses && run->view.stopped_by.empty() &&
+           !is_cancelled_now) {
+        const auto waiting = std::make_shared<Notifier>(home_);
+        gate.waiting.push_back(waiting);
+        const Result<void> waited = co_await waiting->wait();
+        is_cancelled_now = waited.has_error();
+        gate.waiting.erase(std::remove(gate.waiting.begin(), gate.waiting.end(), waiting));
+    }
+    const bool is_given_up = is_cancelled_now || !run->view.stopped_by.empty();
+    if (is_given_up || (is_first_only && gate.state == State::passed)) {
+        co_return std::nullopt; // the engine says why it goes no further
+    }
+    if (is_first_only && gate.state == State::failed) {
+        co_return make_refused_view(
+            run->facts_of(index),
+            wire_code_of(make_error_code(upgrade::Errc::rehearsal_failed)),
+            "VM " + gate.vm +
+                ", which is of the same kind, was rehearsed, and that failed, so "
+                "this one was not touched",
+            "Look at the entry of " + gate.vm +
+                "; with --no-rehearse it would be tried all the same."
+        );
+    }
+    gate.state = State::rehearses;
+    gate.vm = vm.name;
+    // why: each try has an id of its own, since the control sockets of the one before may linger.
+    const std::string id = run->view.vms[index].upgrade;
+    run->view.vms[index].upgrade = upgrade_id_of(run->view.id, run->view.vms.size() + index);
+    run->is_rehearsing[index] = true;
+    auto turn = gate_.add_vm(*run->batch);
+    const upgrade::Goal goal = upgrade::Goal::rehearsal;
+    auto work =
+        run_engine(run, index, vm, std::move(picked), std::move(folder), std::move(turn), goal);
+    const UpgradeReport report = co_await std::move(work);
+    RunVmView view = say_it_was_rehearsed(say_why_stopped(
+        make_run_vm_view(report, run->facts_of(index)), run->view.id, run->view.stopped_by
+    ));
+    run->is_rehearsing[index] = false;
+    end_kind(run, gate, view);
+    if (report.phase != upgrade::Phase::rehearsed) {
+        co_return view;
+    }
+    run->before[index] = view.steps;
+    run->view.vms[index].steps = view.steps;
+    run->view.vms[index].rehearsal = view.rehearsal;
+    run->view.vms[index].upgrade = id;
+    co_return std::nullopt;
 }
 
 awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, std::string to) {

@@ -11,6 +11,7 @@
 #include "daemon/config.hpp"
 #include "daemon/control_folders.hpp"
 #include "daemon/journal.hpp"
+#include "daemon/pause_history.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/vm_registry.hpp"
 #include "upgrade-engine/qmp_vm_port.hpp"
@@ -99,6 +100,7 @@ public:
 private:
     struct Run;
     struct OrphanLooks;
+    struct KindGate;
     using RunPtr = std::shared_ptr<Run>;
 
     RunPtr make_run(std::string id, std::string kind);
@@ -119,6 +121,22 @@ private:
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
     std::vector<std::string> select(const RunRequest& request) const;
     void start_vms(const RunPtr& run, ReleaseShelf::Picked picked);
+    RunHistory history() const;
+    void choose_kinds(Run& run) const;
+    bool needs_rehearsal(const Run& run, std::size_t index) const;
+    void end_kind(const RunPtr& run, KindGate& gate, const RunVmView& view);
+    [[nodiscard]] awaitable<std::optional<RunVmView>> rehearse_first(
+        RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked, std::string folder
+    );
+    [[nodiscard]] awaitable<upgrade::UpgradeReport> run_engine(
+        RunPtr run,
+        std::size_t index,
+        VmHandle vm,
+        ReleaseShelf::Picked picked,
+        std::string folder,
+        std::shared_ptr<upgrade::SlotGate::Turn> turn,
+        upgrade::Goal goal
+    );
     [[nodiscard]] awaitable<void> run_vm(
         RunPtr run,
         std::size_t index,

@@ -227,6 +227,7 @@ VmView make_vm_view(std::string name, std::string socket, const VmProbe* probe) 
     view.package = facts.package;
     view.build_id = facts.build_id;
     view.machine = facts.machine;
+    view.shape_class = facts.shape_class;
     view.state = facts.run_state;
     view.ram_bytes = facts.ram_bytes;
     view.reachable = true;

@@ -92,6 +92,10 @@ constexpr std::array kRows{
         "What the upgrade was about to do could not be written to the journal, so it was not begun, and the guest was not paused; make room below state_dir or read the log of qhupd, and start the upgrade again."},
     Row{Errc::recovery_given_up, "recovery_given_up", Severity::needs_operator,
         "qhupd ended several times while it finished this upgrade, so it does not touch the VM any more; the pair goes on or back by itself within its leases. Look at the VM and at the log of qhupd; upgrading the VM again ends what is left first."},
+    Row{Errc::budget, "budget", Severity::refused,
+        "From what was measured before, the pause would become longer than allowed, so the guest was not moved; rehearse it when the host is less busy, or allow a longer pause."},
+    Row{Errc::rehearsal_failed, "rehearsal_failed", Severity::refused,
+        "A VM of the same kind of machine was rehearsed, and the release could not take it, so this one was not touched; look at the other VM's entry."},
 };
 // clang-format on
 

@@ -53,6 +53,8 @@ enum class Errc {
     guest_lost,         ///< the target ended after the guest had run on it
     journal_failed,     ///< what was about to be done could not be written down first
     recovery_given_up,  ///< the daemon ended too often while it finished this upgrade
+    budget,             ///< the pause would probably become longer than allowed
+    rehearsal_failed,   ///< a VM of the same kind could not be rehearsed
 };
 
 /// Every code, in the order of the enumeration.
@@ -95,6 +97,8 @@ inline constexpr std::array kAllErrcs{
     Errc::guest_lost,
     Errc::journal_failed,
     Errc::recovery_given_up,
+    Errc::budget,
+    Errc::rehearsal_failed,
 };
 
 [[nodiscard]] const Category& upgrade_category() noexcept;

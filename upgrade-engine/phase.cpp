@@ -14,11 +14,14 @@ std::string_view to_string(Phase phase) noexcept {
     case Phase::commit: return "commit";
     case Phase::discarding: return "discarding";
     case Phase::rolling_back: return "rolling_back";
+    case Phase::rehearse: return "rehearse";
+    case Phase::ending_rehearsal: return "ending_rehearsal";
     case Phase::upgraded: return "upgraded";
     case Phase::refused: return "refused";
     case Phase::rolled_back: return "rolled_back";
     case Phase::lost_contact: return "lost_contact";
     case Phase::needs_operator: return "needs_operator";
+    case Phase::rehearsed: return "rehearsed";
     }
     return "";
 }

@@ -71,6 +71,22 @@ inline constexpr std::array kTransitions{
     Transition{Phase::rolling_back, Outcome::failed,   Phase::needs_operator},
     Transition{Phase::rolling_back, Outcome::declined, Phase::needs_operator},
     Transition{Phase::rolling_back, Outcome::unknown,  Phase::lost_contact},
+
+    // A rehearsal never tells the target to take over, so to go back is right whatever is unknown.
+    Transition{Phase::rehearse,     Outcome::ok,       Phase::ending_rehearsal},
+    Transition{Phase::rehearse,     Outcome::failed,   Phase::rolling_back},
+    Transition{Phase::rehearse,     Outcome::declined, Phase::discarding},
+    Transition{Phase::rehearse,     Outcome::unknown,  Phase::rolling_back},
+
+    Transition{Phase::ending_rehearsal, Outcome::ok,       Phase::rehearsed},
+    Transition{Phase::ending_rehearsal, Outcome::failed,   Phase::needs_operator},
+    Transition{Phase::ending_rehearsal, Outcome::declined, Phase::needs_operator},
+    Transition{Phase::ending_rehearsal, Outcome::unknown,  Phase::lost_contact},
+};
+
+/// Where a rehearsal goes another way than an upgrade.
+inline constexpr std::array kRehearsalTransitions{
+    Transition{Phase::await_pause,  Outcome::ok,       Phase::rehearse},
 };
 // clang-format on
 
@@ -98,6 +114,8 @@ inline constexpr std::array kPhaseRows{
     PhaseRow{Phase::commit,       Phase::needs_operator, std::chrono::milliseconds{10000}, true,  false, false},
     PhaseRow{Phase::discarding,   Phase::needs_operator, std::chrono::milliseconds{30000}, true,  false, false},
     PhaseRow{Phase::rolling_back, Phase::needs_operator, std::chrono::milliseconds{30000}, true,  true,  false},
+    PhaseRow{Phase::rehearse,     Phase::rolling_back,   std::chrono::milliseconds{20000}, false, true,  true},
+    PhaseRow{Phase::ending_rehearsal, Phase::needs_operator, std::chrono::milliseconds{30000}, true, true, false},
 };
 // clang-format on
 
@@ -115,7 +133,15 @@ namespace plan_detail {
 
 /// The phase after `phase` when its step ended with `outcome`. A terminal phase is its own
 /// successor.
-[[nodiscard]] constexpr Phase next(Phase phase, Outcome outcome) noexcept {
+[[nodiscard]] constexpr Phase
+next(Phase phase, Outcome outcome, Goal goal = Goal::upgrade) noexcept {
+    if (goal == Goal::rehearsal) {
+        for (const Transition& row : kRehearsalTransitions) {
+            if (row.from == phase && row.outcome == outcome) {
+                return row.to;
+            }
+        }
+    }
     for (const Transition& row : kTransitions) {
         if (row.from == phase && row.outcome == outcome) {
             return row.to;
@@ -169,20 +195,41 @@ namespace plan_detail {
     return static_cast<std::size_t>(phase);
 }
 
-/// Everything can be reached from queued.
-[[nodiscard]] constexpr bool every_phase_is_reachable() noexcept {
+/// What can be reached from queued, with that goal.
+[[nodiscard]] constexpr std::array<bool, kAllPhases.size()> reachable(Goal goal) noexcept {
     std::array<bool, kAllPhases.size()> seen{};
     seen[index_of(Phase::queued)] = true;
     for (std::size_t round = 0; round < kAllPhases.size(); ++round) {
-        for (const Transition& row : kTransitions) {
-            seen[index_of(row.to)] = seen[index_of(row.to)] || seen[index_of(row.from)];
+        for (const Phase phase : kAllPhases) {
+            for (const Outcome outcome : kAllOutcomes) {
+                const std::size_t to = index_of(next(phase, outcome, goal));
+                seen[to] = seen[to] || seen[index_of(phase)];
+            }
         }
     }
-    return std::all_of(seen.begin(), seen.end(), [](bool reached) { return reached; });
+    return seen;
+}
+
+/// Everything can be reached from queued, by an upgrade or by a rehearsal.
+[[nodiscard]] constexpr bool every_phase_is_reachable() noexcept {
+    const auto upgrade = reachable(Goal::upgrade);
+    const auto rehearsal = reachable(Goal::rehearsal);
+    return std::all_of(kAllPhases.begin(), kAllPhases.end(), [&](Phase phase) {
+        return upgrade[index_of(phase)] || rehearsal[index_of(phase)];
+    });
+}
+
+/// Whatever happens in a rehearsal, the guest is not given to the target.
+[[nodiscard]] constexpr bool a_rehearsal_never_takes_over() noexcept {
+    const auto rehearsal = reachable(Goal::rehearsal);
+    const auto upgrade = reachable(Goal::upgrade);
+    return !rehearsal[index_of(Phase::switch_over)] && !rehearsal[index_of(Phase::verify)] &&
+           !rehearsal[index_of(Phase::commit)] && !rehearsal[index_of(Phase::upgraded)] &&
+           !upgrade[index_of(Phase::rehearse)] && !upgrade[index_of(Phase::rehearsed)];
 }
 
 /// No walk through the table is longer than there are phases, so none comes back.
-[[nodiscard]] constexpr bool no_cycle() noexcept {
+[[nodiscard]] constexpr bool no_cycle(Goal goal) noexcept {
     std::array<bool, kAllPhases.size()> ends{};
     for (const Phase phase : kAllPhases) {
         ends[index_of(phase)] = is_terminal(phase);
@@ -194,7 +241,7 @@ namespace plan_detail {
             }
             bool all_end = true;
             for (const Outcome outcome : kAllOutcomes) {
-                all_end = all_end && ends[index_of(next(phase, outcome))];
+                all_end = all_end && ends[index_of(next(phase, outcome, goal))];
             }
             ends[index_of(phase)] = all_end;
         }
@@ -243,7 +290,9 @@ namespace plan_detail {
 static_assert(plan_detail::table_is_total(), "a phase misses a row, or has one too many");
 static_assert(plan_detail::rows_agree(), "kPhaseRows and kTransitions disagree");
 static_assert(plan_detail::every_phase_is_reachable(), "a phase cannot be reached");
-static_assert(plan_detail::no_cycle(), "an upgrade could go round in circles");
+static_assert(plan_detail::no_cycle(Goal::upgrade), "an upgrade could go round in circles");
+static_assert(plan_detail::no_cycle(Goal::rehearsal), "a rehearsal could go round in circles");
+static_assert(plan_detail::a_rehearsal_never_takes_over(), "a rehearsal could move the guest");
 static_assert(plan_detail::pauses_are_bounded(), "a pause without a deadline");
 static_assert(plan_detail::refused_means_never_paused(), "a paused guest could end in refused");
 static_assert(plan_detail::no_disk_inside_the_pause(), "a paused guest could wait for a disk");

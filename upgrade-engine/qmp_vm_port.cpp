@@ -366,6 +366,22 @@ awaitable<Result<SwitchTimings>> QmpVmPort::switch_over(SwitchLimits limits, Dea
     co_return parsed.has_value() ? *parsed : SwitchTimings{};
 }
 
+awaitable<Result<void>> QmpVmPort::freeze(SwitchLimits limits, Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    Json arguments = to_json(limits);
+    const Result<Json> reply = co_await state->execute(
+        state->source, "hot-upgrade-freeze", std::move(arguments), deadline
+    );
+    co_return reply.has_value() ? Result<void>() : Result<void>(reply.error());
+}
+
+awaitable<Result<void>> QmpVmPort::load(Deadline deadline) {
+    const std::shared_ptr<State> state = state_;
+    const Result<Json> reply =
+        co_await state->execute(state->source, "hot-upgrade-load", Json(), deadline);
+    co_return reply.has_value() ? Result<void>() : Result<void>(reply.error());
+}
+
 awaitable<Result<void>> QmpVmPort::commit(Deadline deadline) {
     const std::shared_ptr<State> state = state_;
     const Result<Json> reply =

@@ -30,6 +30,8 @@ public:
     awaitable<Result<void>> prepare(PrepareRequest request, Deadline deadline) override;
     awaitable<Result<void>> renew(std::chrono::nanoseconds lease, Deadline deadline) override;
     awaitable<Result<SwitchTimings>> switch_over(SwitchLimits limits, Deadline deadline) override;
+    awaitable<Result<void>> freeze(SwitchLimits limits, Deadline deadline) override;
+    awaitable<Result<void>> load(Deadline deadline) override;
     awaitable<Result<void>> commit(Deadline deadline) override;
     awaitable<Result<void>> rollback(Deadline deadline) override;
 

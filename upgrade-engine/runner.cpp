@@ -16,6 +16,11 @@ bool is_cancellable(Phase phase) {
            phase == Phase::await_pause;
 }
 
+/// The phases that stop the guest.
+bool is_the_pause(Phase phase) {
+    return phase == Phase::switch_over || phase == Phase::rehearse;
+}
+
 /// Walks one VM through the table. Lives in the frame of run_upgrade() or run_recovery().
 class Runner {
 public:
@@ -46,12 +51,12 @@ public:
             if (result.failure) {
                 note(*result.failure);
             }
-            const Phase following = next(phase, result.outcome);
+            const Phase following = next(phase, result.outcome, request_.goal);
             const bool may_be_paused = !is_terminal(following) && row_of(following).vm_paused;
             if (phase != Phase::await_pause && !may_be_paused) {
                 co_await release_pause_slot();
             }
-            has_pause_slot_ = has_pause_slot_ || following == Phase::switch_over;
+            has_pause_slot_ = has_pause_slot_ || is_the_pause(following);
             enter(following);
         }
         if (context_.turn != nullptr) {
@@ -99,8 +104,9 @@ private:
     }
 
     [[nodiscard]] bool is_failure() const {
-        return report_.phase != Phase::upgraded && !report_.is_nothing_to_do &&
-               report_.failure.has_value() && !is_cancelled(*report_.failure);
+        const bool is_good = report_.phase == Phase::upgraded || report_.phase == Phase::rehearsed;
+        return !is_good && !report_.is_nothing_to_do && report_.failure.has_value() &&
+               !is_cancelled(*report_.failure);
     }
 
     awaitable<void> release_pause_slot() {
@@ -127,7 +133,7 @@ private:
         const std::chrono::milliseconds time = request_.config.deadline_of(phase);
         context_.deadline = time.count() == 0 ? Deadline::never() : Deadline::in(time);
         StepResult result = co_await run_step(context_, phase);
-        while (phase == Phase::switch_over && is_worth_repeating(result)) {
+        while (is_the_pause(phase) && is_worth_repeating(result)) {
             co_await wait_before_retry();
             const auto lease = request_.config.lease;
             const Result<void> renewed = co_await context_.port.renew(lease, context_.deadline);

@@ -42,6 +42,20 @@ struct RunnerConfig {
     [[nodiscard]] std::chrono::milliseconds deadline_of(Phase phase) const;
 };
 
+/// What is known of the pauses of a VM before its upgrade begins.
+struct PausePrediction {
+    std::chrono::nanoseconds pause{};    ///< of the whole upgrade
+    std::chrono::nanoseconds takeover{}; ///< the part after the load, which no rehearsal measures
+    std::string basis;                   ///< where it is from, for people: "its last upgrade"
+};
+
+/// What a rehearsal measured.
+struct Rehearsal {
+    std::chrono::nanoseconds pause{};     ///< for which the guest stood still
+    std::chrono::nanoseconds predicted{}; ///< pause of the upgrade, if it is done now
+    SwitchTimings timings;                ///< parts that were measured; the others are zero
+};
+
 /// One VM to be upgraded.
 struct UpgradeRequest {
     VmId vm;                                    ///< for messages
@@ -49,7 +63,11 @@ struct UpgradeRequest {
     std::shared_ptr<const PinnedBinary> binary; ///< where to
     /// release_tail() of every configured release, so that tails do not pile up; see argv_plan.hpp.
     std::vector<std::vector<std::string>> known_tails;
-    bool is_dry_run = false; ///< preflight only: ends in refused with no failure
+    bool is_dry_run = false;   ///< preflight only: ends in refused with no failure
+    Goal goal = Goal::upgrade; ///< rehearsal: ends in rehearsed, refused or rolled_back
+    /// How long the pause will probably be, from what was measured before; a prediction beyond the
+    /// budget is refused before anything is touched.
+    std::optional<PausePrediction> prediction;
     RunnerConfig config;
 };
 
@@ -70,6 +88,7 @@ struct UpgradeReport {
     std::vector<Blocker> blockers;        ///< why preflight refused; or, in a dry run, would refuse
     bool is_nothing_to_do = false;        ///< refused because the VM runs this binary already
     std::optional<SwitchTimings> timings; ///< of the switch that succeeded
+    std::optional<Rehearsal> rehearsal;   ///< of a rehearsal that loaded the state
     std::uint32_t switch_attempts = 0;    ///< how often the switch was tried
     std::vector<std::string> warnings;    ///< sentences: what came up, but not in full
     QemuVersion from;                     ///< version before; not known until preflight

@@ -132,6 +132,23 @@ awaitable<StepResult> forward_queued(StepContext& context) {
 
 // -- preflight ---------------------------------------------------------------------------------
 
+std::string in_ms(std::chrono::nanoseconds time) {
+    const auto tenths = time.count() / 100'000;
+    return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " ms";
+}
+
+Failure make_over_budget(
+    const StepContext& context, std::chrono::nanoseconds predicted, const std::string& basis
+) {
+    return make_failure(
+        Errc::budget,
+        "The pause would probably be " + in_ms(predicted) + " long, as " + basis + " showed, and " +
+            in_ms(context.request.config.switch_limits.budget) +
+            " are allowed, so the guest was not moved; rehearse it when the host is less busy, or "
+            "allow a longer pause."
+    );
+}
+
 Verdict make_not_patched_verdict() {
     return {{make_not_patched_blocker()}, false};
 }
@@ -167,6 +184,11 @@ awaitable<StepResult> forward_preflight(StepContext& context) {
     context.report.blockers = verdict->blockers;
     if (!verdict->blockers.empty()) {
         co_return failed(make_explained(Errc::blocked, verdict->blockers.front().reason));
+    }
+    const std::optional<PausePrediction>& prediction = context.request.prediction;
+    const bool is_move = context.request.goal == Goal::upgrade;
+    if (is_move && prediction && prediction->pause > context.request.config.switch_limits.budget) {
+        co_return failed(make_over_budget(context, prediction->pause, prediction->basis));
     }
     if (context.request.is_dry_run) {
         co_return nothing_to_complain_about();
@@ -364,6 +386,80 @@ awaitable<StepResult> forward_switch_over(StepContext& context) {
     const bool is_of_this_try = last && failure.code == make_error_code(last->code);
     const bool was_paused = !is_of_this_try || may_have_paused(context, source);
     co_return end_switch(context, was_paused, std::move(failure));
+}
+
+// -- rehearse ----------------------------------------------------------------------------------
+
+/// What activation and start add, where nobody has measured it yet.
+constexpr std::chrono::milliseconds kTypicalTakeover{5};
+
+/// The two halves of a rehearsal. `freeze` and `load` may take as long as the budget together.
+awaitable<Result<void>> freeze_and_load(StepContext& context) {
+    SwitchLimits limits = context.request.config.switch_limits;
+    // why: the single steps have no budget; their lease bounds the pause in the same way.
+    limits.frozen_lease = std::min(limits.frozen_lease, limits.budget);
+    const Result<void> frozen = co_await context.port.freeze(limits, context.deadline);
+    if (frozen.has_error()) {
+        co_return frozen;
+    }
+    co_return co_await context.port.load(context.deadline);
+}
+
+/// Why a rehearsal did not get to its end, in the words of an upgrade that would have failed so.
+Failure explain_rehearsal(Failure failure, const Observation& source) {
+    const std::optional<LastError>& last = source.facts.last_error;
+    if (last && source.is(PairState::none) &&
+        failure.code != make_error_code(Errc::journal_failed)) {
+        failure = make_given_up(source.facts, Errc::rolled_back);
+    }
+    if (failure.code == make_error_code(Errc::lease_expired)) {
+        return make_explained(Errc::budget_exceeded, std::move(failure.peer_text));
+    }
+    return failure;
+}
+
+Rehearsal make_rehearsal(
+    const StepContext& context, const VmFacts& source, std::chrono::nanoseconds measured
+) {
+    Rehearsal rehearsal;
+    rehearsal.timings = source.timings.value_or(SwitchTimings{});
+    const SwitchTimings& parts = rehearsal.timings;
+    const std::chrono::nanoseconds known = parts.stop + parts.drain + parts.save + parts.load;
+    // why: what the daemon measures has the flush in it, which comes before the pause.
+    rehearsal.pause = parts.pause.count() > 0 ? parts.pause : measured;
+    const std::chrono::nanoseconds takeover =
+        context.request.prediction ? context.request.prediction->takeover : kTypicalTakeover;
+    rehearsal.predicted = known.count() > 0 ? known + takeover : measured;
+    return rehearsal;
+}
+
+/// qemu: docs/qmp.md: the single steps leave the guest paused until the rollback, so nothing that
+/// can wait stands between them.
+awaitable<StepResult> forward_rehearse(StepContext& context) {
+    ++context.report.switch_attempts;
+    const auto began = std::chrono::steady_clock::now();
+    const Result<void> loaded = co_await freeze_and_load(context);
+    if (loaded.has_value()) {
+        const Result<void> back = co_await context.port.rollback(context.deadline);
+        ignore(back, "the next phase looks, and asks again");
+        const auto measured = std::chrono::steady_clock::now() - began;
+        const Observation source = co_await context.port.observe_source(look_deadline(context));
+        context.report.rehearsal = make_rehearsal(context, source.facts, measured);
+        const std::chrono::nanoseconds predicted = context.report.rehearsal->predicted;
+        if (predicted > context.request.config.switch_limits.budget) {
+            co_return failed(make_over_budget(context, predicted, "the rehearsal"));
+        }
+        co_return ok();
+    }
+    StepResult result = from_failure(loaded.error(), "rehearse");
+    if (result.outcome == Outcome::unknown) {
+        co_return result;
+    }
+    const Observation source = co_await context.port.observe_source(look_deadline(context));
+    const bool was_paused = may_have_paused(context, source);
+    co_return end_switch(
+        context, was_paused, explain_rehearsal(std::move(*result.failure), source)
+    );
 }
 
 // -- verify ------------------------------------------------------------------------------------
@@ -622,6 +718,8 @@ constexpr std::array kBindings{
     Binding{Phase::commit, forward_commit},
     Binding{Phase::discarding, undo_pair},
     Binding{Phase::rolling_back, undo_pair},
+    Binding{Phase::rehearse, forward_rehearse},
+    Binding{Phase::ending_rehearsal, undo_pair},
 };
 
 constexpr bool every_live_phase_is_bound_once() {

@@ -5,8 +5,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
+#include <set>
 #include <utility>
 
 namespace qhup::upgrade {
@@ -223,7 +225,76 @@ std::optional<std::uint64_t> field_of(std::string_view text, int count) {
     return error == std::errc{} ? std::optional(value) : std::nullopt;
 }
 
+/// FNV-1a.
+class ClassHash {
+public:
+    void add(std::string_view bytes) noexcept {
+        for (const char c : bytes) {
+            value_ = (value_ ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
+        }
+        value_ = (value_ ^ 0xFFU) * 0x100000001B3ULL; // keeps the parts apart
+    }
+    [[nodiscard]] std::string text() const {
+        static constexpr std::string_view kDigits = "0123456789abcdef";
+        std::string text;
+        for (int shift = 60; shift >= 0; shift -= 4) {
+            text += kDigits[(value_ >> static_cast<unsigned int>(shift)) & 0xFU];
+        }
+        return text;
+    }
+
+private:
+    std::uint64_t value_ = 0xCBF29CE484222325ULL;
+};
+
+/// One member of each entry of a list of the shape, in any order.
+void add_members(ClassHash& hash, const Json& shape, const char* list, const char* key) {
+    hash.add(list);
+    const auto found = shape.find(list);
+    if (found == shape.end() || !found->is_array()) {
+        return;
+    }
+    std::multiset<std::string> values;
+    for (const Json& entry : *found) {
+        const auto value = entry.is_object() ? entry.find(key) : entry.end();
+        if (value != entry.end() && value->is_string()) {
+            values.insert(value->get<std::string>());
+        }
+    }
+    for (const std::string& value : values) {
+        hash.add(value);
+    }
+}
+
 } // namespace
+
+std::string make_shape_class(std::string_view machine, const Json& shape) {
+    ClassHash hash;
+    hash.add(machine);
+    if (!shape.is_object()) {
+        return hash.text();
+    }
+    if (const auto cpus = shape.find("cpus"); cpus != shape.end()) {
+        hash.add(cpus->dump(-1, ' ', false, Json::error_handler_t::replace));
+    }
+    add_members(hash, shape, "ram", "idstr");
+    add_members(hash, shape, "devices", "type");
+    add_members(hash, shape, "net", "type");
+    add_members(hash, shape, "chardevs", "type");
+    add_members(hash, shape, "objects", "type");
+    return hash.text();
+}
+
+std::string parse_refused_section(std::string_view words) {
+    // qemu: migration/savevm.c, vmstate_load(): "... for instance 0x0 of device 'NAME'"
+    constexpr std::string_view kBefore = "of device '";
+    const std::size_t at = words.find(kBefore);
+    if (at == std::string_view::npos) {
+        return {};
+    }
+    const std::string_view rest = words.substr(at + kBefore.size());
+    return std::string(rest.substr(0, std::min<std::size_t>(rest.find('\''), 128)));
+}
 
 std::string_view to_string(Role role) noexcept {
     return role == Role::source ? "source" : "target";
@@ -317,6 +388,8 @@ Result<VmFacts> parse_vm_facts(const Json& value) {
     facts.upgrade = UpgradeId(reader.optional_text("upgrade"));
     read_argv(reader, facts);
     read_rest(reader, facts);
+    const Json* const shape = reader.optional_object("shape");
+    facts.shape_class = make_shape_class(facts.machine, shape == nullptr ? Json() : *shape);
     read_blockers(reader, facts);
     read_last_error(reader, facts);
     if (const Json* const timings = reader.optional_object("timings")) {

@@ -128,7 +128,8 @@ struct VmFacts {
     std::vector<Blocker> blockers;                      ///< QEMU's own, all of them
     std::uint64_t generation = 0;                       ///< raised whenever the shape changes
     std::string shape_digest;                           ///< sha256 of the canonical shape
-    pid_t claimed_child_pid = 0;                        ///< the target, on a source; 0 if none
+    std::string shape_class;     ///< equal for VMs of one kind of machine; see make_shape_class()
+    pid_t claimed_child_pid = 0; ///< the target, on a source; 0 if none
     std::vector<std::string> takeover_degraded; ///< devices that did not come up after takeover
     std::optional<LastError> last_error;        ///< of the last failed command or upgrade
     std::optional<SwitchTimings> timings;       ///< of the last switch
@@ -143,6 +144,15 @@ struct VmFacts {
 /// ignored. Errors: Errc::unexpected_answer, if a member is missing, of another type, or out of
 /// bounds.
 [[nodiscard]] Result<VmFacts> parse_vm_facts(const nlohmann::json& value);
+
+/// A name for the kind of machine: 16 hex digits of machine type, CPU, RAM map and types of
+/// devices, back ends and objects. Names, paths, addresses and sizes are not in it, so that VMs
+/// that were made alike are of one class; what a QEMU can load of one of them it can load of all.
+[[nodiscard]] std::string make_shape_class(std::string_view machine, const nlohmann::json& shape);
+
+/// The part of the device state that a target refused, from the words of QEMU; "" if they name
+/// none. For people only: nothing is decided by it.
+[[nodiscard]] std::string parse_refused_section(std::string_view words);
 
 /// Reads the "timings" of a reply. Missing parts are zero.
 /// Errors: Errc::unexpected_answer.

@@ -70,6 +70,16 @@ public:
     [[nodiscard]] virtual awaitable<Result<SwitchTimings>>
     switch_over(SwitchLimits limits, Deadline deadline) = 0;
 
+    /// The first half of the pause, for a rehearsal: the guest is stopped and its state saved. It
+    /// stays so until rollback(), or until the frozen lease ends.
+    /// After failure: docs/qmp.md, by code; the guest runs on the source, or soon will.
+    [[nodiscard]] virtual awaitable<Result<void>>
+    freeze(SwitchLimits limits, Deadline deadline) = 0;
+
+    /// After freeze(): the target reads the state. It takes nothing over.
+    /// After failure: as freeze()
+    [[nodiscard]] virtual awaitable<Result<void>> load(Deadline deadline) = 0;
+
     /// Ends the parked source.
     /// After failure: the guest runs on the target; the source may still be there.
     [[nodiscard]] virtual awaitable<Result<void>> commit(Deadline deadline) = 0;

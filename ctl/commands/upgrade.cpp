@@ -30,7 +30,12 @@ bool confirm(const Options& options) {
         what = options.vms.size() == 1 ? options.vms.front()
                                        : std::to_string(options.vms.size()) + " VMs";
     }
-    tell("Upgrade " + printable(what) + " to " + printable(options.to) + " while running? [y/N] ");
+    const bool is_rehearsal = options.command == Command::rehearse;
+    tell(
+        (is_rehearsal ? "Pause " : "Upgrade ") + printable(what) +
+        (is_rehearsal ? " for a moment, to try release " : " to ") + printable(options.to) +
+        (is_rehearsal ? "? [y/N] " : " while running? [y/N] ")
+    );
     std::array<char, 16> answer{};
     const bool is_read = std::fgets(answer.data(), answer.size(), stdin) != nullptr;
     return is_read && (answer[0] == 'y' || answer[0] == 'Y');
@@ -146,12 +151,15 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
         return ExitStatus::nothing_to_do;
     }
     const daemon::RunRequest request{
+        .kind = options.command == Command::rehearse ? "rehearsal" : "upgrade",
         .vms = options.vms,
         .all = options.all,
         .to = options.to,
         .parallel = options.parallel,
         .max_failures = options.max_failures,
         .dry_run = options.dry_run,
+        .rehearse = options.rehearse,
+        .pause_budget_ms = options.pause_budget_ms,
         .request_id = options.request_id,
     };
     const auto reply =

@@ -49,7 +49,9 @@ class Daemon:
         self.config = self.folder / "qhupd.conf"
         self.config.write_text(
             f'control_dir = "{self.folder}/control"\nreleases_dir = "{self.releases_dir}"\n'
-            f'state_dir = "{self.folder}/state"\nlog_level = "debug"\n{top}\n'
+            f'state_dir = "{self.folder}/state"\nlog_level = "debug"\n'
+            + ("" if "rehearse" in top else 'rehearse = "none"\n')
+            + f'{top}\n'
             f"[discovery]\nqmp = {json.dumps([str(glob) for glob in globs])}\n"
             f'[api]\nsocket = "{self.socket}"\ngroup = ""\n{sections}\n'
         )

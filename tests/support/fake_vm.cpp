@@ -454,6 +454,9 @@ void FakeVm::run_step(const std::string& name, const json& arguments, const OnAn
     } else if (name == "hot-upgrade-load" && source_->state == "frozen" && target_->state == "standby") {
         set_state(FakeSide::target, "loading");
         set_state(FakeSide::target, "loaded");
+        source_->timings = make_timings();
+        source_->timings->erase("activate");
+        source_->timings->erase("start");
     } else if (name == "hot-upgrade-takeover" && source_->state == "frozen" && target_->state == "loaded") {
         take_over();
     } else {

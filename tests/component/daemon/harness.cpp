@@ -124,7 +124,11 @@ void Host::write_config() const {
                                  << "\"\n"
                                  << "state_dir = \"" << dir_ / "state"
                                  << "\"\n"
-                                 << extra_config << "\n[discovery]\nqmp = [\"" << dir_ / "q/*.qmp"
+                                 << extra_config
+                                 << (extra_config.find("rehearse") == std::string::npos
+                                         ? "\nrehearse = \"none\""
+                                         : "")
+                                 << "\n[discovery]\nqmp = [\"" << dir_ / "q/*.qmp"
                                  << "\"]\n[api]\nsocket = \"" << api_socket()
                                  << "\"\ngroup = \"\"\n[deadlines]\nverify = \"" << verify
                                  << "\"\nrequest = \"1s\"\n";

@@ -292,3 +292,125 @@ TEST_CASE("a run stops after as many failures as it was told", "[daemon][upgrade
         }
     }
 }
+
+namespace {
+
+/// Rehearsals are driven by the daemon: on a busy host their steps take longer than fakes do.
+const char* const kPatient = "leases.frozen = \"10s\"\n";
+
+} // namespace
+
+TEST_CASE("a rehearsal says that it would work, and moves no guest", "[daemon][rehearsal]") {
+    Host host(2);
+    host.extra_config = kPatient;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"rehearse", "--all", "--to", "new", "--pause-budget", "10000"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 0);
+    CHECK(ran.out.find("vm1  7.2.22  new  rehearsed") != std::string::npos);
+    CHECK(ran.out.find("an upgrade would pause for about") != std::string::npos);
+    for (std::size_t i = 0; i < 2; ++i) {
+        host.qemu().with_vm(
+            [](FakeVm& vm) {
+                CHECK(vm.version() == "7.2.22");
+                CHECK(vm.running_sides() == std::vector<std::string>{"source"});
+                CHECK(vm.state(FakeSide::target).empty());
+            },
+            i
+        );
+        CHECK_FALSE(has_command(host, "source hot-upgrade-takeover", i));
+        CHECK_FALSE(has_command(host, "source hot-upgrade-switch", i));
+    }
+    const json run = json::parse(host.ctl({"--json", "status", host.newest_run()}).out);
+    CHECK(run.at("kind") == "rehearsal");
+    CHECK(vm_of(run, "vm0").at("rehearsal").at("result") == "passed");
+    // what a rehearsal measured holds until the next one: a budget below it refuses the upgrade
+    const Ran refused =
+        host.ctl({"--json", "upgrade", "vm0", "--to", "new", "--pause-budget", "1"});
+    CHECK(refused.status == 6);
+    CHECK(vm_of(json::parse(refused.out), "vm0").at("code") == "budget");
+    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+}
+
+TEST_CASE("a release that cannot load the state is found by a rehearsal", "[daemon][rehearsal]") {
+    Host host(1);
+    host.extra_config = kPatient;
+    host.options(0).vm.reactions["hot-upgrade-load"].error_code = "load-failed";
+    host.options(0).vm.reactions["hot-upgrade-load"].error_phase = "load";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran =
+        host.ctl({"--json", "rehearse", "vm0", "--to", "new", "--pause-budget", "10000"});
+    CHECK(ran.status == 4);
+    const json vm = vm_of(json::parse(ran.out), "vm0");
+    CHECK(vm.at("outcome") == "rolled_back");
+    CHECK(vm.at("rehearsal").at("code") == "load_failed");
+    host.qemu().with_vm([](FakeVm& fake) {
+        CHECK(fake.running_sides() == std::vector<std::string>{"source"});
+    });
+}
+
+TEST_CASE("the first VM of a kind is rehearsed, and the others follow", "[daemon][rehearsal]") {
+    Host host(3);
+    host.extra_config = std::string(kPatient) + "parallel = 1\nrehearse = \"first\"";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran =
+        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    REQUIRE(ran.status == 0);
+    const json run = json::parse(ran.out);
+    CHECK(vm_of(run, "vm0").at("rehearsal").at("result") == "passed");
+    CHECK(vm_of(run, "vm0").at("steps").size() == 13); // both walks
+    CHECK(vm_of(run, "vm0").at("upgrade").get<std::string>().ends_with(".0"));
+    for (const std::size_t other : {1U, 2U}) {
+        CHECK(vm_of(run, "vm" + std::to_string(other)).at("rehearsal").is_null());
+        CHECK_FALSE(has_command(host, "source hot-upgrade-load", other));
+    }
+}
+
+TEST_CASE("a kind that fails its rehearsal is not touched any further", "[daemon][rehearsal]") {
+    Host host(3);
+    host.extra_config = std::string(kPatient) + "rehearse = \"first\"";
+    host.options(0).vm.reactions["hot-upgrade-load"].error_code = "load-failed";
+    host.options(0).vm.reactions["hot-upgrade-load"].error_phase = "load";
+    host.options(2).vm.machine = "pc-q35-7.2";
+    host.options(2).vm.argv = {"qemu-system-x86_64", "-machine", "pc-q35-7.2"};
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran =
+        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 4);
+    const json run = json::parse(ran.out);
+    CHECK(vm_of(run, "vm0").at("outcome") == "rolled_back");
+    CHECK(vm_of(run, "vm0").at("code") == "load_failed");
+    CHECK(vm_of(run, "vm1").at("outcome") == "refused");
+    CHECK(vm_of(run, "vm1").at("code") == "rehearsal_failed");
+    CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 1));
+    CHECK(vm_of(run, "vm2").at("outcome") == "upgraded");
+    // said so, it is tried all the same
+    CHECK(host.ctl({"upgrade", "vm1", "--to", "new", "--no-rehearse"}).status == 0);
+}
+
+TEST_CASE(
+    "a daemon that dies in a rehearsal leaves the guest where it was", "[daemon][rehearsal]"
+) {
+    Host host(1);
+    host.options(0).vm.reactions["hot-upgrade-load"].is_silent = true;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t rehearsal = host.start_ctl({"--json", "rehearse", "vm0", "--to", "new"});
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-load"); }));
+    host.kill_daemon();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.finish_ctl(rehearsal);
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 4);
+    CHECK(vm_of(json::parse(ran.out), "vm0").at("outcome") == "rolled_back");
+    host.qemu().with_vm([](FakeVm& vm) {
+        CHECK(vm.running_sides() == std::vector<std::string>{"source"});
+        CHECK(vm.state(FakeSide::source) == "none");
+    });
+}

@@ -96,6 +96,15 @@ public:
         co_return *target.facts.timings;
     }
 
+    awaitable<Result<void>> freeze(SwitchLimits limits, Deadline) override {
+        frozen_with = limits;
+        return act("freeze", &FakeVmPort::do_freeze);
+    }
+
+    awaitable<Result<void>> load(Deadline /*deadline*/) override {
+        return act("load", &FakeVmPort::do_load);
+    }
+
     awaitable<Result<void>> commit(Deadline /*deadline*/) override {
         return act("commit", &FakeVmPort::do_commit);
     }
@@ -123,7 +132,9 @@ public:
     Side target;
     ProcessFacts process;
     PrepareRequest prepared_with;
-    std::vector<std::string> calls; ///< commands in order; looks are not among them
+    SwitchLimits frozen_with;
+    SwitchTimings rehearsal_timings; ///< that the source tells after a freeze was taken back
+    std::vector<std::string> calls;  ///< commands in order; looks are not among them
     std::map<std::string, std::deque<Fault>> faults; ///< by command, for its first calls
     std::function<void()> on_look = [] {};           ///< before each look at the source
     PairState after_prepare = PairState::prepared;   ///< what the source is in then
@@ -203,6 +214,23 @@ private:
         target.facts.state = PairState::running;
         target.facts.timings = SwitchTimings{};
         target.facts.timings->pause = std::chrono::milliseconds(40);
+        return {};
+    }
+
+    Result<void> do_freeze() {
+        if (source.facts.state != PairState::prepared) {
+            return wrong_state();
+        }
+        source.facts.state = PairState::frozen;
+        return {};
+    }
+
+    Result<void> do_load() {
+        if (source.facts.state != PairState::frozen) {
+            return wrong_state();
+        }
+        target.facts.state = PairState::loaded;
+        source.facts.timings = rehearsal_timings;
         return {};
     }
 

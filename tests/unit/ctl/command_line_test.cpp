@@ -66,7 +66,23 @@ TEST_CASE("a wrong command line ends with 64", "[ctl][command_line]") {
     CHECK(status_of({"upgrade", "--all", "--to", "deb13", "--parallel", "0"}) == 64);
     CHECK(status_of({"upgrade", "--all", "--to", "../x"}) == 64);
     CHECK(status_of({"show", "a/b"}) == 64);
+    CHECK(status_of({"rehearse", "--to", "deb13"}) == 64);
+    CHECK(status_of({"rehearse", "vm1", "--to", "deb13", "--dry-run"}) == 64);
+    CHECK(status_of({"rehearse", "vm1", "--to", "deb13", "--pause-budget", "0"}) == 64);
+    CHECK(status_of({"upgrade", "vm1", "--to", "deb13", "--rehearse", "--no-rehearse"}) == 64);
     CHECK(status_of({"list", "--nonsense"}) == 64);
+}
+
+TEST_CASE("what shall be rehearsed is understood", "[ctl][command_line]") {
+    const auto options_of = [](std::vector<const char*> words) {
+        return std::get<Options>(parse(std::move(words)));
+    };
+    const Options alone = options_of({"rehearse", "--all", "--to", "x", "--pause-budget", "50"});
+    CHECK(alone.command == Command::rehearse);
+    CHECK(alone.pause_budget_ms == 50U);
+    CHECK(options_of({"upgrade", "vm1", "--to", "x"}).rehearse.empty());
+    CHECK(options_of({"upgrade", "vm1", "--to", "x", "--rehearse"}).rehearse == "all");
+    CHECK(options_of({"upgrade", "vm1", "--to", "x", "--no-rehearse"}).rehearse == "none");
 }
 
 TEST_CASE("a word that is no command is named", "[ctl][command_line]") {

@@ -83,6 +83,32 @@ TEST_CASE("what is to be said of an upgraded VM is said", "[ctl][render]") {
     );
 }
 
+TEST_CASE("a rehearsal says what it found and that nothing moved", "[ctl][render]") {
+    daemon::RunVmView vm;
+    vm.vm = "vm1";
+    vm.from = "7.2.22";
+    vm.to = "deb13";
+    vm.outcome = "rehearsed";
+    vm.pause_ms = 8.25;
+    vm.rehearsal = daemon::RehearsalView{"passed", "", "", "", 8.25, 12.0};
+    daemon::RunView run;
+    run.kind = "rehearsal";
+    run.vms = {vm};
+    const std::string good = render_run(run);
+    CHECK(
+        good.find("  rehearsal of vm1 passed, paused for 8.2 ms, an upgrade would pause for about "
+                  "12.0 ms.\n") != std::string::npos
+    );
+    CHECK(good.find("no guest was moved") != std::string::npos);
+    CHECK(good.find("vm1 was rehearsed") == std::string::npos);
+    run.vms[0].outcome = "rolled_back";
+    run.vms[0].message = "It was refused.";
+    run.vms[0].rehearsal = daemon::RehearsalView{"failed", "load_failed", "w", "net\x1b", {}, {}};
+    const std::string bad = render_run(run);
+    CHECK(bad.find("It was refused") != std::string::npos);
+    CHECK(bad.find("  rehearsal of vm1 failed, refused: net?.\n") != std::string::npos);
+}
+
 TEST_CASE("all blockers of a refused VM are shown below it", "[ctl][render]") {
     daemon::RunVmView vm;
     vm.vm = "vm1";

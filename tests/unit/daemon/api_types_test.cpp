@@ -29,6 +29,8 @@ TEST_CASE("a run survives the way over the wire", "[daemon][api_types]") {
     vm.since_ms = 12;
     vm.pause_ms = 1.5;
     vm.timings_ns = {{"save", 7}};
+    vm.shape_class = "0123456789abcdef";
+    vm.rehearsal = RehearsalView{"failed", "load_failed", "words", "virtio-net", 2.5, 9.5};
     vm.blockers = {{.id = "a/b", .klass = "a", .reason = "because"}};
     run.vms = {vm};
     const auto parsed = parse_json(format_json(to_json(run)));
@@ -79,12 +81,15 @@ TEST_CASE("what was asked is part of the run and comes back", "[daemon][api_type
     RunView run;
     CHECK_FALSE(run_from_json(to_json(run)).request);
     run.request = RunRequest{
+        .kind = "rehearsal",
         .vms = {"a", "b"},
         .all = false,
         .to = "x",
         .parallel = 3,
         .max_failures = 2,
         .dry_run = true,
+        .rehearse = "all",
+        .pause_budget_ms = 7,
         .request_id = "i"};
     const auto again = run_from_json(to_json(run));
     REQUIRE(again.request);
@@ -139,4 +144,23 @@ TEST_CASE("names that could leave their folder are not names", "[daemon][api_typ
     CHECK_FALSE(is_valid_name("a b"));
     CHECK_FALSE(is_valid_name("a\n"));
     CHECK_FALSE(is_valid_name(std::string(129, 'a')));
+}
+
+TEST_CASE("a request for a rehearsal, and for rehearsals before upgrades", "[daemon][api_types]") {
+    const auto one =
+        parse_run_request(R"({"vms": ["a"], "to": "x", "kind": "rehearsal", "pause_budget_ms": 50})"
+        );
+    REQUIRE(one.has_value());
+    CHECK(one->kind == "rehearsal");
+    CHECK(one->pause_budget_ms == 50U);
+    CHECK(run_request_from_json(to_json(*one)) == *one);
+    const auto other = parse_run_request(R"({"vms": ["a"], "to": "x", "rehearse": "all"})");
+    REQUIRE(other.has_value());
+    CHECK(other->rehearse == "all");
+    CHECK(other->kind == "upgrade");
+    CHECK(run_request_from_json(to_json(*other)) == *other);
+    CHECK_FALSE(error_of(R"({"vms": ["a"], "to": "x", "kind": "recovery"})") == "no error");
+    CHECK_FALSE(error_of(R"({"vms": ["a"], "to": "x", "rehearse": true})") == "no error");
+    CHECK_FALSE(error_of(R"({"vms": ["a"], "to": "x", "pause_budget_ms": 0})") == "no error");
+    CHECK_FALSE(error_of(R"({"vms": ["a"], "to": "x", "pause_budget_ms": 30001})") == "no error");
 }

@@ -20,6 +20,9 @@ const RunFacts kRun{
     .is_dry_run = false,
     .recoveries = 0,
     .steps_before = {},
+    .goal = upgrade::Goal::upgrade,
+    .shape_class = "c1",
+    .rehearsal = {},
     .started = kStart};
 
 upgrade::UpgradeReport report_in(Phase phase) {
@@ -144,6 +147,40 @@ TEST_CASE("a VM that is given up says how often, where, and what to do", "[daemo
     CHECK(view.message.find("5 times") != std::string::npos);
     CHECK(view.message.find("rolling_back") != std::string::npos);
     CHECK(view.next_step.find("qhupd-ctl show vm1") != std::string::npos);
+}
+
+TEST_CASE("a rehearsal says what it found once it has ended", "[daemon][run_view]") {
+    RunFacts run = kRun;
+    run.goal = upgrade::Goal::rehearsal;
+    auto report = report_in(Phase::rehearsed);
+    report.marks = {
+        {Phase::prepare, kStart, upgrade::Outcome::ok}, {Phase::rehearsed, kStart + 9ms, {}}};
+    report.rehearsal = upgrade::Rehearsal{4ms, 6ms, {}};
+    const RunVmView good = make_run_vm_view(report, run);
+    CHECK(good.outcome == "rehearsed");
+    REQUIRE(good.rehearsal.has_value());
+    CHECK(good.rehearsal->result == "passed");
+    CHECK(good.pause_ms == 4.0);
+    CHECK(good.rehearsal->predicted_pause_ms == 6.0);
+    report.phase = Phase::rolled_back;
+    report.rehearsal.reset();
+    report.failure = make_failure(
+        upgrade::Errc::load_failed, "It failed.", "error in instance 0x0 of device 'fdc'"
+    );
+    const RunVmView bad = make_run_vm_view(report, run);
+    REQUIRE(bad.rehearsal.has_value());
+    CHECK(bad.rehearsal->result == "failed");
+    CHECK(bad.rehearsal->code == "load_failed");
+    CHECK(bad.rehearsal->section == "fdc");
+    CHECK_FALSE(bad.pause_ms.has_value());
+    CHECK(say_it_was_rehearsed(bad).message == "In the rehearsal: It failed.");
+    // a VM that was refused before anything was tried was not rehearsed
+    report.marks = {{Phase::preflight, kStart, upgrade::Outcome::failed}};
+    CHECK_FALSE(make_run_vm_view(report, run).rehearsal.has_value());
+    // what was found stays with the VM while it is upgraded
+    run = kRun;
+    run.rehearsal = good.rehearsal;
+    CHECK(make_run_vm_view(report_in(Phase::verify), run).rehearsal->result == "passed");
 }
 
 TEST_CASE("a VM that was not begun says who stopped the run", "[daemon][run_view]") {

@@ -38,6 +38,29 @@ TEST_CASE("an upgrade in which all goes well passes the phases in order", "[upgr
     CHECK(phase == Phase::upgraded);
 }
 
+TEST_CASE("a rehearsal in which all goes well moves no guest", "[upgrade][plan]") {
+    const std::array expected{
+        Phase::queued,
+        Phase::preflight,
+        Phase::prepare,
+        Phase::await_pause,
+        Phase::rehearse,
+        Phase::ending_rehearsal,
+        Phase::rehearsed,
+    };
+    Phase phase = Phase::queued;
+    for (const Phase wanted : expected) {
+        CHECK(to_string(phase) == to_string(wanted));
+        phase = next(phase, Outcome::ok, Goal::rehearsal);
+    }
+    CHECK(is_terminal(phase));
+}
+
+TEST_CASE("a rehearsal whose outcome is unknown goes back", "[upgrade][plan]") {
+    CHECK(next(Phase::rehearse, Outcome::unknown, Goal::rehearsal) == Phase::rolling_back);
+    CHECK(next(Phase::rehearse, Outcome::declined, Goal::rehearsal) == Phase::discarding);
+}
+
 TEST_CASE("nothing follows a terminal phase", "[upgrade][plan]") {
     for (const Phase phase : kAllPhases) {
         for (const Outcome outcome : kAllOutcomes) {
@@ -90,7 +113,8 @@ TEST_CASE("undo phases never lead forward", "[upgrade][plan]") {
 TEST_CASE("only what touches the VM and may be left undone waits for a disk", "[upgrade][plan]") {
     for (const PhaseRow& row : kPhaseRows) {
         INFO(to_string(row.phase));
-        const bool waits = row.phase == Phase::prepare || row.phase == Phase::switch_over;
+        const bool waits = row.phase == Phase::prepare || row.phase == Phase::switch_over ||
+                           row.phase == Phase::rehearse;
         CHECK(row.intent_first == waits);
         CHECK_FALSE((row.intent_first && is_undo(row.phase)));
     }

@@ -237,3 +237,39 @@ TEST_CASE("an ordinary process is not the first of its namespace", "[upgrade][vm
     CHECK(parse_process_facts(1, "", "").has_error());
     CHECK(parse_process_facts(1, "1 (q) S 1", "").has_error());
 }
+
+TEST_CASE("VMs that were made alike are of one class", "[upgrade][vm_facts]") {
+    const nlohmann::json one = {
+        {"cpus", {{"type", "qemu64"}, {"count", 2}}},
+        {"devices", {{{"type", "virtio-net-pci"}, {"id", "a"}}, {{"type", "ide-cd"}, {"id", "b"}}}},
+        {"chardevs", {{{"type", "chardev-socket"}, {"address", "/a"}}}},
+    };
+    nlohmann::json other = one;
+    other["devices"] = {
+        {{"type", "ide-cd"}, {"id", "x"}}, {{"type", "virtio-net-pci"}, {"id", "y"}}};
+    other["chardevs"][0]["address"] = "/b";
+    const std::string name = make_shape_class("pc-i440fx-7.2", one);
+    CHECK(name.size() == 16);
+    CHECK(make_shape_class("pc-i440fx-7.2", other) == name);
+    CHECK(make_shape_class("pc-q35-7.2", one) != name);
+    other["devices"].push_back({{"type", "e1000"}});
+    CHECK(make_shape_class("pc-i440fx-7.2", other) != name);
+    other = one;
+    other["cpus"]["count"] = 3;
+    CHECK(make_shape_class("pc-i440fx-7.2", other) != name);
+    // what QEMU says may be anything
+    CHECK(make_shape_class("pc", nlohmann::json(7)) == make_shape_class("pc", nlohmann::json()));
+    CHECK(make_shape_class("pc", {{"devices", {1, "x", nullptr}}}).size() == 16);
+}
+
+TEST_CASE("the section that a target refused is found in its words", "[upgrade][vm_facts]") {
+    CHECK(
+        parse_refused_section(
+            "load of migration failed; error while loading state for instance 0x0 of device "
+            "'0000:00:03.0/virtio-net'"
+        ) == "0000:00:03.0/virtio-net"
+    );
+    CHECK(parse_refused_section("killed").empty());
+    CHECK(parse_refused_section("of device '").empty());
+    CHECK(parse_refused_section("of device '" + std::string(9999, 'x')).size() == 128);
+}
