@@ -9,13 +9,15 @@ import pathlib
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 from case import NOISE_MS, PATIENT, QemuTest, find_qemu, main, other, tool
+from netrig import NetRig, TcpEcho
 from pair import Upgrade, UpgradeFailed, assert_runs_on_one, run_upgrade, wait_for
 from processes import end_processes
 from qmp import QmpError
-from vhost import find_shim
+from vhost import UdpBridge, find_shim, free_port
 
 DRAIN_MS = 300
 # Between the answer of the back end and the stop of its rings
@@ -25,8 +27,8 @@ LATE = ("source.freeze.begin", "slow", 0.4)
 class BackEnd:
     """A qemu-storage-daemon that serves a disk over vhost-user."""
 
-    def __init__(self, folder):
-        image, self.socket = folder / "image.raw", folder / "blk.sock"
+    def __init__(self, folder, name="blk0"):
+        image, self.name, self.socket = folder / f"{name}.raw", name, folder / f"{name}.sock"
         with open(image, "wb") as file:
             file.truncate(32 << 20)
         command = [tool("qemu-storage-daemon"), "--blockdev", f"driver=file,node-name=image,filename={image}"]
@@ -34,8 +36,16 @@ class BackEnd:
         self.process = subprocess.Popen([*map(str, command), "--export", export])
         wait_for(self.socket.exists, 10, "the back end listens")
 
-    def arguments(self):
-        return ["-chardev", f"socket,id=blk0,path={self.socket}", "-device", "vhost-user-blk-pci,chardev=blk0,id=vblk0"]
+    def arguments(self, more=""):
+        device = f"vhost-user-blk-pci,chardev={self.name},id={self.name}-dev,num-queues=1"
+        return ["-chardev", f"socket,id={self.name},path={self.socket}{more}", "-device", device]
+
+    def plug(self, vm):
+        address = {"type": "unix", "data": {"path": str(self.socket)}}
+        backend = {"type": "socket", "data": {"addr": address, "server": False}}
+        vm.qmp.execute("chardev-add", id=self.name, backend=backend)
+        device = {"driver": "vhost-user-blk-pci", "chardev": self.name, "id": f"{self.name}-dev", "num-queues": 1}
+        vm.qmp.execute("device_add", device)
 
     def hang(self):
         self.process.send_signal(signal.SIGSTOP)
@@ -98,6 +108,61 @@ class VhostUser(QemuTest):
                         back_end.answer()
                         vm.check()
                         self.moves(vm)
+
+    def test_back_end_stays_whatever_else_happened_to_the_vm(self):
+        with contextlib.ExitStack() as stack:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-vu-")))
+            first, second = BackEnd(folder), BackEnd(folder, "blk1")
+            stack.callback(first.close)
+            stack.callback(second.close)
+            extra, parameters = first.arguments(",reconnect=1"), {"disk": "vdb"}
+            vm = self.start("7.2", net=False, stack=stack, extra=extra, parameters=parameters)
+            with self.subTest("the guest changed its configuration"):
+                vm.serial.ask("cache vdb through", "cache vdb through")
+                self.moves(vm)
+                self.moves(vm)
+            with self.subTest("the VM is paused"):
+                vm.qmp.execute("stop")
+                self.upgrade(vm, other(vm.base))
+                self.assertEqual(vm.qmp.execute("query-status")["status"], "paused")
+                vm.qmp.execute("cont")
+                vm.serial.wait_count(5)
+                vm.check()
+                self.moves(vm)
+            with self.subTest("a second one was plugged"):
+                second.plug(vm)
+                self.moves(vm)
+                self.moves(vm)
+            self.assertEqual([first.process.poll(), second.process.poll()], [None, None])
+
+    def test_back_end_that_connected_to_qemu_stays(self):
+        with contextlib.ExitStack() as stack:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-vu-")))
+            net = stack.enter_context(NetRig())
+            tap, port, path = net.add_tap(vnet_hdr=False), free_port(), folder / "net.sock"
+            bridge = stack.enter_context(UdpBridge(net, tap, port))
+            command = [tool("vhost-user-bridge"), "-c", "-u", path, "-l", f"127.0.0.1:{port}", "-r", f"127.0.0.1:{bridge.port}"]
+            started = []
+
+            def connect():
+                wait_for(path.exists, 20, "QEMU listens")
+                time.sleep(0.2)
+                started.append(subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+            thread = threading.Thread(target=connect)
+            thread.start()
+            stack.callback(lambda: [(process.kill(), process.wait()) for process in started])
+            extra = ["-chardev", f"socket,id=vnet0,path={path},server=on", "-netdev", "vhost-user,id=net0,chardev=vnet0"]
+            extra += ["-device", f"virtio-net-pci,netdev=net0,mac={tap.mac},romfile=,vectors=0"]
+            vm = self.start("7.2", net=False, stack=stack, extra=extra, parameters={"ip": tap.cidr}, disk=None)
+            thread.join()
+            bridge.begin()
+            with TcpEcho(net, tap.guest_ip, timeout=30) as echo:
+                for _ in range(2):
+                    echo.exchange(os.urandom(20_000))
+                    self.moves(vm)
+                    echo.exchange(os.urandom(20_000))
+            self.assertIsNone(started[0].poll(), "the back end ended")
 
     def test_back_end_that_dies_ends_the_upgrade_and_not_the_guest(self):
         for base in ("7.2", "10.0"):

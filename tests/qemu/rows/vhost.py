@@ -142,6 +142,28 @@ class VhostUserNet(Row):
         assert self.back_end.poll() is None, "the back end ended"
 
 
+class VhostUserGone(Blocked):
+    thing = "vhost-user with a back end that is not connected"
+    blocker = "vhost-user"
+    id = "chardev/gone0"
+    group = "vhost-blocked"
+
+    def setup(self, rig):
+        image, socket = rig.folder / "gone.raw", rig.folder / "gone.sock"
+        image.write_bytes(bytes(1 << 20))
+        command = [tool("qemu-storage-daemon", rig.base), "--blockdev", f"driver=file,node-name=image,filename={image}"]
+        export = f"type=vhost-user-blk,id=export,node-name=image,addr.type=unix,addr.path={socket}"
+        self.back_end = start_back_end(rig, [*command, "--export", export], socket)
+
+    def arguments(self, rig):
+        chardev = f"socket,id=gone0,path={rig.folder}/gone.sock,reconnect=1"
+        return ["-chardev", chardev, "-device", "vhost-user-blk-pci,chardev=gone0,num-queues=1"]
+
+    def begin(self, vm):
+        end_processes([self.back_end.pid], grace=0)
+        self.back_end.wait()
+
+
 class InKernel(Blocked):
     """Devices of the kernel that most test machines lack: QEMU is made to believe that they are there."""
 
