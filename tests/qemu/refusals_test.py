@@ -3,6 +3,7 @@
 """What cannot cross is refused with its name and with what to do about it, and the guest is not even paused."""
 
 import contextlib
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -173,6 +174,34 @@ class ChangedSinceStart(QemuTest):
                 devices = {entry["name"] for entry in vm.qmp.execute("qom-list", path="/machine/peripheral")}
                 self.assertIn("rng9", devices)
                 vm.check()
+
+    def test_additions_leave_nothing_more_behind_from_hop_to_hop(self):
+        with self.guest("10.0") as vm:
+            for change in self.ADDITIONS:
+                getattr(self, change)(vm)
+            seen = []
+            for base in ("7.2", "10.0") * 3:
+                self.upgrade(vm, base)
+                info = vm.qmp.execute("query-hot-upgrade")
+                seen.append((info["argv"][1:], len(os.listdir(f"/proc/{vm.pid()}/fd"))))
+            self.assertEqual(seen[1], seen[3])
+            self.assertEqual(seen[1], seen[5])
+
+    def test_change_between_switch_and_commit_is_noted(self):
+        with self.guest("7.2") as vm:
+            with Upgrade(vm, find_qemu("10.0")) as upgrade:
+                upgrade.prepare()
+                upgrade.switch()
+                self.device_add(vm)
+                upgrade.commit()
+            self.upgrade(vm, "7.2")
+            with Upgrade(vm, find_qemu("10.0")) as upgrade:
+                upgrade.prepare()
+                upgrade.switch()
+                vm.qmp.execute("set-action", reboot="shutdown")
+                upgrade.commit()
+            assert_runs_on_one(vm)
+            self.assertEqual([b["class"] for b in vm.qmp.execute("query-hot-upgrade")["blockers"]], ["shape-changed"])
 
     def test_addition_that_the_target_cannot_repeat_is_named(self):
         with self.guest("10.0") as vm:

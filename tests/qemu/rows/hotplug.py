@@ -310,6 +310,32 @@ class AddedObjects(Row):
         assert self.SECRET not in vm.log_path.read_text(errors="replace")
 
 
+class AddedIothread(Row):
+    thing = "iothread and limits added with object-add, used by an added disk"
+    means = "the disk is served by the same iothread and has the same limits"
+    group = "hotplug"
+
+    def setup(self, rig):
+        self.path = make_file(rig, "threaded.raw")
+
+    def begin(self, vm):
+        vm.qmp.execute("object-add", id="io-added", **{"qom-type": "iothread"})
+        limits = {"iops-total": 5000}
+        vm.qmp.execute("object-add", id="limits-added", limits=limits, **{"qom-type": "throttle-group"})
+        below = {"driver": "file", "filename": str(self.path)}
+        options = {"driver": "throttle", "node-name": "threaded", "throttle-group": "limits-added", "file": below}
+        vm.qmp.execute("blockdev-add", **options)
+        vm.qmp.execute("device_add", driver="virtio-blk-pci", id="threaded-dev", drive="threaded", iothread="io-added")
+
+    def after(self, vm, moved):
+        assert "io-added" in {thread["id"] for thread in vm.qmp.execute("query-iothreads")}
+        path = "/machine/peripheral/threaded-dev/virtio-backend"
+        assert vm.qmp.execute("qom-get", path=path, property="iothread") == "/objects/io-added"
+        limits = vm.qmp.execute("qom-get", path="/objects/limits-added", property="limits")
+        assert limits["iops-total"] == 5000, limits
+        assert is_locked(self.path)
+
+
 class AddedNetdev(Row):
     thing = "tap added with netdev_add and device_add; NIC and tap of the command line removed from QEMU"
     means = "the same taps, MAC and slot; nothing is opened that was given back"
@@ -399,6 +425,9 @@ class UnpluggedDevice(Row):
         # Address of the NIC that comes, and a CPU that comes.
         return {"vcpus": "1,sockets=2,cores=1,threads=1,maxcpus=2", "parameters": {"hotplug": "10.77.0.2/24"}}
 
+    def arguments(self, rig):
+        return ["-m", "256,slots=2,maxmem=1G"]
+
     def begin(self, vm):
         self.slots = self._slots(vm)
         delete(vm, "balloon0", 60)
@@ -428,7 +457,7 @@ class ReplacedNic(Row):
     def begin(self, vm):
         delete(vm, "nic0", 60)
         vm.qmp.execute("netdev_del", id="net0")
-        time.sleep(1)  # a guest that is still busy with what went may miss what comes
+        time.sleep(3)  # a guest that is still busy with what went may miss what comes
         vm.qmp.execute("netdev_add", type="tap", id="net1", ifname=self.tap.name, script="no", downscript="no")
         vm.qmp.execute("device_add", driver="virtio-net-pci", id="nic1", netdev="net1", mac=self.tap.mac)
         self.echo = self._echo(vm)
@@ -450,9 +479,10 @@ class ReplacedNic(Row):
         while True:
             try:
                 return TcpEcho(vm.net, "10.77.0.2", timeout=20)
-            except OSError:
+            except OSError as error:
                 if time.monotonic() > deadline:
-                    raise
+                    seen = vm.qmp.execute("query-rx-filter"), vm.stat()
+                    raise AssertionError(f"the guest does not answer at its new NIC: {seen}") from error
 
 
 class AddedCpu(Row):
@@ -490,6 +520,28 @@ class AddedCpu(Row):
         for _ in range(3):
             before = used()
             wait_for(lambda before=before: used() > before, 60, "the CPU that was added works")
+
+
+class UsedDimm(Row):
+    thing = "memory added that the guest uses (pc-dimm)"
+    means = "the guest goes on with it, and gives it back when asked"
+    group = "hotplug-linux"
+    guest = "linux"
+    net = True
+
+    def begin(self, vm):
+        vm.qmp.execute("object-add", id="used0", size=128 << 20, share=True, **{"qom-type": "memory-backend-memfd"})
+        vm.qmp.execute("device_add", driver="pc-dimm", id="used0-dev", memdev="used0")
+        (dimm,) = vm.qmp.execute("query-memory-devices")
+        self.dimm = dimm["data"]
+
+    def after(self, vm, moved):
+        (dimm,) = vm.qmp.execute("query-memory-devices")
+        assert dimm["data"] == self.dimm, dimm
+
+    def finish(self, vm):
+        delete(vm, "used0-dev", 60)
+        vm.qmp.execute("object-del", id="used0")
 
 
 class UnnotedChange(Blocked):
