@@ -300,6 +300,7 @@ std::string render_checks(const std::vector<daemon::CheckView>& checks) {
         if (check.can_upgrade) {
             text +=
                 "can be upgraded from " + or_dash(check.from) + " to " + or_dash(check.to) + ".\n";
+            text += blocker_lines(check.warnings, "  warning: ");
             continue;
         }
         if (check.code == "already_on_release") {

@@ -62,9 +62,9 @@ json or_null(const std::optional<double>& value) {
     return value ? json(*value) : json(nullptr);
 }
 
-std::vector<BlockerView> blockers_from_json(const json& object) {
+std::vector<BlockerView> blockers_from_json(const json& object, const char* key = "blockers") {
     std::vector<BlockerView> blockers;
-    const json& array = member(object, "blockers");
+    const json& array = member(object, key);
     if (array.is_array()) {
         for (const json& value : array) {
             blockers.push_back(
@@ -278,6 +278,7 @@ json to_json(const CheckView& value) {
         {"code", value.code},
         {"message", value.message},
         {"blockers", array_of(value.blockers)},
+        {"warnings", array_of(value.warnings)},
     };
 }
 
@@ -461,6 +462,7 @@ CheckView check_from_json(const json& value) {
         .code = text(value, "code"),
         .message = text(value, "message"),
         .blockers = blockers_from_json(value),
+        .warnings = blockers_from_json(value, "warnings"),
     };
 }
 

@@ -66,6 +66,7 @@ struct CheckView {
     std::string code;                  ///< of the first reason against it; else ""
     std::string message;               ///< that reason as a sentence; else ""
     std::vector<BlockerView> blockers; ///< everything against it
+    std::vector<BlockerView> warnings; ///< nothing against it, but good to know
 };
 
 /// One phase of an upgrade that was entered.

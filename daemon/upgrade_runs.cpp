@@ -902,6 +902,7 @@ awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, s
     request.binary = answer.picked->binary;
     request.known_tails = answer.picked->known_tails;
     request.is_dry_run = true;
+    request.prediction = predict_pause(history(), vm);
     request.config = runner_config();
     QmpVmPortConfig port{
         .main_socket = handle->socket,
@@ -922,6 +923,7 @@ awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, s
         co_return check;
     }
     check.blockers = to_views(judged.verdict->blockers);
+    check.warnings = to_views(judged.verdict->warnings);
     if (!check.blockers.empty()) {
         check.code = "blocked";
         check.message = check.blockers.front().reason;

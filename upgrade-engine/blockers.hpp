@@ -22,6 +22,7 @@ struct ReleaseFacts {
 /// What preflight found.
 struct Verdict {
     std::vector<Blocker> blockers; ///< all of them; QEMU's first
+    std::vector<Blocker> warnings; ///< what does not stand against it, but should be known
     bool is_already_there = false; ///< the VM runs this very binary: nothing to do
 
     [[nodiscard]] bool may_upgrade() const noexcept {

@@ -15,14 +15,17 @@
 namespace qhup::upgrade {
 namespace {
 
-Result<std::string> load_small_file(const std::string& path) {
+constexpr std::size_t kSmallFile = 64U << 10U;
+constexpr std::size_t kManyLinks = 4U << 20U;
+
+Result<std::string> load_small_file(const std::string& path, std::size_t most = kSmallFile) {
     const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
     if (!fd) {
         return make_system_failure(errno, "opening " + path);
     }
     std::array<char, 8192> buffer{};
     std::string text;
-    while (text.size() < 8 * buffer.size()) {
+    while (text.size() < most) {
         const ssize_t count = ::read(fd.get(), buffer.data(), buffer.size());
         if (count < 0 && errno == EINTR) {
             continue;
@@ -132,6 +135,12 @@ Result<ProcessFacts> observe_process(pid_t pid) {
         }
     }
     return facts;
+}
+
+LinkCounters observe_links(pid_t pid) {
+    const std::string path = "/proc/" + std::to_string(pid) + "/net/dev";
+    const Result<std::string> text = load_small_file(path, kManyLinks);
+    return text.has_value() ? parse_link_counters(*text) : LinkCounters{};
 }
 
 ProcessFacts observe_peer(pid_t peer_pid, uid_t peer_uid, pid_t claimed_pid) {

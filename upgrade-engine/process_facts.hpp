@@ -18,6 +18,11 @@ namespace qhup::upgrade {
 /// @param status_text  /proc/PID/status; false if it does not tell
 [[nodiscard]] bool may_lock_anything(std::string_view status_text);
 
+/// The counters of all links in the network namespace of a process; none if they cannot be read.
+///
+/// Blocking: a read of /proc, which never waits for a device
+[[nodiscard]] LinkCounters observe_links(pid_t pid);
+
 /// What a control group and those above it leave: the least of each.
 ///
 /// @param root  where the unified hierarchy is mounted: "/sys/fs/cgroup"

@@ -304,6 +304,10 @@ ProcessFacts QmpVmPort::source_process() const {
     return state_->process;
 }
 
+LinkCounters QmpVmPort::source_links() const {
+    return observe_links(state_->process.pid);
+}
+
 awaitable<Result<void>> QmpVmPort::prepare(PrepareRequest request, Deadline deadline) {
     const std::shared_ptr<State> state = state_;
     const Result<void> connected = co_await state->connect(state->main, deadline);

@@ -27,6 +27,7 @@ public:
     awaitable<Observation> observe_source(Deadline deadline) override;
     awaitable<Observation> observe_target(Deadline deadline) override;
     ProcessFacts source_process() const override;
+    LinkCounters source_links() const override;
     awaitable<Result<void>> prepare(PrepareRequest request, Deadline deadline) override;
     awaitable<Result<void>> renew(std::chrono::nanoseconds lease, Deadline deadline) override;
     awaitable<Result<SwitchTimings>> switch_over(SwitchLimits limits, Deadline deadline) override;

@@ -90,7 +90,8 @@ struct UpgradeReport {
     std::optional<SwitchTimings> timings; ///< of the switch that succeeded
     std::optional<Rehearsal> rehearsal;   ///< of a rehearsal that loaded the state
     std::uint32_t switch_attempts = 0;    ///< how often the switch was tried
-    std::vector<std::string> warnings;    ///< sentences: what came up, but not in full
+    std::vector<std::string> warnings;    ///< sentences: what came up, but not in full; in a dry
+                                          ///< run, what should be known before
     QemuVersion from;                     ///< version before; not known until preflight
     QemuVersion to;                       ///< version after, or the one that was wanted
     std::string from_text;                ///< as QEMU wrote it

@@ -2,6 +2,7 @@
 #include "upgrade-engine/steps.hpp"
 
 #include "upgrade-engine/recovery.hpp"
+#include "upgrade-engine/warnings.hpp"
 
 #include <algorithm>
 #include <array>
@@ -12,6 +13,9 @@ namespace qhup::upgrade {
 namespace {
 
 using Presence = Observation::Presence;
+
+// Long enough to count some hundred packets where it matters, short enough for who waits.
+constexpr std::chrono::milliseconds kLinkSample{25};
 
 StepResult ok() {
     return {Outcome::ok, std::nullopt};
@@ -150,7 +154,7 @@ Failure make_over_budget(
 }
 
 Verdict make_not_patched_verdict() {
-    return {{make_not_patched_blocker()}, false};
+    return {{make_not_patched_blocker()}, {}, false};
 }
 
 ArgvPlan make_argv_plan(const StepContext& context, const VmFacts& source) {
@@ -172,6 +176,23 @@ Verdict make_verdict(const StepContext& context, const VmFacts& source, const Ar
     return find_blockers(source, context.port.source_process(), release, plan);
 }
 
+/// Waits a little, to see how fast packets come.
+awaitable<std::vector<Blocker>>
+look_at_links(const StepContext& context, const std::vector<Link>& links) {
+    LinkSample sample{.before = context.port.source_links(), .after = {}};
+    const auto began = std::chrono::steady_clock::now();
+    const Result<void> slept = co_await sleep_until(Deadline::in(kLinkSample));
+    ignore(slept, "cancelled: the sample is shorter");
+    sample.after = context.port.source_links();
+    sample.between = std::chrono::steady_clock::now() - began;
+    const RunnerConfig& config = context.request.config;
+    const std::optional<PausePrediction>& prediction = context.request.prediction;
+    const auto pause = expect_pause(
+        prediction ? std::optional(prediction->pause) : std::nullopt, config.switch_limits.budget
+    );
+    co_return find_warnings(links, sample, pause);
+}
+
 awaitable<StepResult> forward_preflight(StepContext& context) {
     const Result<Verdict> verdict = co_await judge(context);
     if (verdict.has_error()) {
@@ -191,6 +212,9 @@ awaitable<StepResult> forward_preflight(StepContext& context) {
         co_return failed(make_over_budget(context, prediction->pause, prediction->basis));
     }
     if (context.request.is_dry_run) {
+        for (const Blocker& warning : verdict->warnings) {
+            context.report.warnings.push_back(warning.reason);
+        }
         co_return nothing_to_complain_about();
     }
     co_return ok();
@@ -776,6 +800,9 @@ awaitable<Result<Verdict>> judge(StepContext& context) {
     context.report.to = context.request.binary->version;
     const ArgvPlan plan = make_argv_plan(context, source.facts);
     Verdict verdict = make_verdict(context, source.facts, plan);
+    if (verdict.may_upgrade() && context.request.is_dry_run && !source.facts.links.empty()) {
+        verdict.warnings = co_await look_at_links(context, source.facts.links);
+    }
     context.before = std::move(source.facts);
     context.argv = plan.argv;
     co_return verdict;

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <limits>
 #include <set>
+#include <sstream>
 #include <utility>
 
 namespace qhup::upgrade {
@@ -22,6 +23,7 @@ constexpr std::size_t kMaxArguments = 4096;
 constexpr std::size_t kMaxArgumentsBytes = 1U << 19U;
 constexpr std::size_t kMaxBlockers = 1000;
 constexpr std::size_t kMaxDegraded = 1000;
+constexpr std::size_t kMaxLinks = 1000;
 
 Failure make_unexpected(std::string message) {
     return make_failure(Errc::unexpected_answer, std::move(message));
@@ -140,6 +142,26 @@ void read_blockers(Reader& reader, VmFacts& facts) {
             return;
         }
         facts.blockers.push_back(std::move(blocker));
+    }
+}
+
+void read_links(Reader& reader, VmFacts& facts) {
+    const Json* const array = reader.optional_array("links");
+    if (array == nullptr) {
+        return;
+    }
+    if (array->size() > kMaxLinks) {
+        reader.fail("there are too many links");
+        return;
+    }
+    for (const Json& item : *array) {
+        Reader member(item);
+        Link link{member.text("id"), member.text("ifname"), member.unsigned_number("queue-length")};
+        if (member.failure()) {
+            reader.fail(*member.failure());
+            return;
+        }
+        facts.links.push_back(std::move(link));
     }
 }
 
@@ -296,6 +318,32 @@ std::string parse_refused_section(std::string_view words) {
     return std::string(rest.substr(0, std::min<std::size_t>(rest.find('\''), 128)));
 }
 
+LinkCounters parse_link_counters(std::string_view net_dev_text) {
+    // qemu: none of its; Linux: net/core/net-procfs.c. Eight numbers of what was received, then
+    // packets and drops of what was sent as the second and fourth.
+    constexpr std::size_t kNumbers = 12;
+    constexpr std::size_t kSent = 9;
+    constexpr std::size_t kDropped = 11;
+    LinkCounters counters;
+    std::istringstream lines{std::string(net_dev_text)};
+    for (std::string line; std::getline(lines, line);) {
+        const std::size_t colon = line.rfind(':');
+        const std::size_t start = line.find_first_not_of(' ');
+        if (colon == std::string::npos || start >= colon) {
+            continue;
+        }
+        std::istringstream words(line.substr(colon + 1));
+        std::array<std::uint64_t, kNumbers> numbers{};
+        const bool is_whole = std::all_of(numbers.begin(), numbers.end(), [&words](auto& number) {
+            return static_cast<bool>(words >> number);
+        });
+        if (is_whole) {
+            counters[line.substr(start, colon - start)] = numbers[kSent] + numbers[kDropped];
+        }
+    }
+    return counters;
+}
+
 std::string_view to_string(Role role) noexcept {
     return role == Role::source ? "source" : "target";
 }
@@ -391,6 +439,7 @@ Result<VmFacts> parse_vm_facts(const Json& value) {
     const Json* const shape = reader.optional_object("shape");
     facts.shape_class = make_shape_class(facts.machine, shape == nullptr ? Json() : *shape);
     read_blockers(reader, facts);
+    read_links(reader, facts);
     read_last_error(reader, facts);
     if (const Json* const timings = reader.optional_object("timings")) {
         const Result<SwitchTimings> parsed = parse_switch_timings(*timings);

@@ -76,6 +76,18 @@ struct Blocker {
     bool operator==(const Blocker&) const = default;
 };
 
+/// A tap, in the network namespace of QEMU.
+struct Link {
+    std::string id;                 ///< "netdev/" and the id of the netdev
+    std::string ifname;             ///< of the interface
+    std::uint64_t queue_length = 0; ///< packets that it keeps while nobody reads them, per queue
+
+    bool operator==(const Link&) const = default;
+};
+
+/// By the name of an interface: packets that it has passed to the guest behind it, or dropped.
+using LinkCounters = std::map<std::string, std::uint64_t>;
+
 /// How an upgrade that QEMU gave up ended.
 struct LastError {
     Errc code = Errc::unknown_qemu_code; ///< QEMU's code, typed
@@ -126,6 +138,7 @@ struct VmFacts {
     std::uint64_t ram_bytes = 0;       ///< guest RAM
     std::optional<std::chrono::nanoseconds> lease_left; ///< until it rolls back by itself
     std::vector<Blocker> blockers;                      ///< QEMU's own, all of them
+    std::vector<Link> links;                            ///< its taps
     std::uint64_t generation = 0;                       ///< raised whenever the shape changes
     std::string shape_digest;                           ///< sha256 of the canonical shape
     std::string shape_class;     ///< equal for VMs of one kind of machine; see make_shape_class()
@@ -180,9 +193,9 @@ struct ProcessFacts {
     Headroom headroom;                 ///< for the second process
 };
 
-/// The number that follows `key` at the beginning of a line, as in files of /proc and of control
-/// groups; nothing if there is no such line, or a word in its place.
-[[nodiscard]] std::optional<std::uint64_t> find_number(std::string_view text, std::string_view key);
+/// What the interfaces in /proc/PID/net/dev have sent, which is what goes to the guest if one is a
+/// tap. Lines that are not as expected are left out.
+[[nodiscard]] LinkCounters parse_link_counters(std::string_view net_dev_text);
 
 /// The soft "Max locked memory" in /proc/PID/limits; nothing if it is unlimited or not there.
 [[nodiscard]] std::optional<std::uint64_t> parse_memlock_limit(std::string_view limits_text);

@@ -54,6 +54,10 @@ public:
     /// What the kernel says about the source. Valid after observe_source() has answered.
     [[nodiscard]] virtual ProcessFacts source_process() const = 0;
 
+    /// The counters of the links around the source, as of now. Valid after observe_source() has
+    /// answered.
+    [[nodiscard]] virtual LinkCounters source_links() const = 0;
+
     /// Starts to build the standby, and returns before it is built. The guest runs on.
     /// After failure: nothing was started, unless the outcome is unknown.
     [[nodiscard]] virtual awaitable<Result<void>>

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // Sends a numbered UDP packet every millisecond to an echo server in a guest and says what came
-// back and when not: lost, duplicated, reordered, round-trip times, and the gaps between two
-// answers. One thread, no allocation while it runs; asks for real-time priority so that a busy host
-// does not look like a busy guest. Prints one JSON object when its time is over or at SIGTERM or
-// SIGINT. Times are CLOCK_MONOTONIC, as in QEMU's own timings.
+// back and when not (with --sink yes, to one that only counts: what was sent): lost, duplicated,
+// reordered, round-trip times, and the gaps between two answers. One thread, no allocation while it
+// runs; asks for real-time priority so that a busy host does not look like a busy guest. Prints one
+// JSON object when its time is over or at SIGTERM or SIGINT. Times are CLOCK_MONOTONIC, as in
+// QEMU's own timings.
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -40,6 +41,7 @@ struct Options {
     std::int64_t drain_ns = 1000 * kNsPerMs;
     std::int64_t gap_ns = 20 * kNsPerMs; // gaps from here on are listed
     std::size_t packet_bytes = 64;
+    bool sink = false; // nothing is answered
 };
 
 struct Packet {
@@ -201,7 +203,7 @@ std::int64_t now_ns() {
     std::fputs(
         "usage: udp-prober --to ADDRESS:PORT [--interval-us 1000] [--duration-s 0] [--drain-ms "
         "1000] [--gap-ms 20]\n"
-        "                  [--size 64]\n",
+        "                  [--size 64] [--sink yes]\n",
         stderr
     );
     std::exit(2);
@@ -231,6 +233,8 @@ Options parse_options(const std::vector<std::string>& words) {
             options.drain_ns = static_cast<std::int64_t>(number * 1e6);
         } else if (name == "--gap-ms") {
             options.gap_ns = static_cast<std::int64_t>(number * 1e6);
+        } else if (name == "--sink") {
+            options.sink = value == "yes";
         } else if (name == "--size") {
             options.packet_bytes =
                 std::clamp(static_cast<std::size_t>(number), sizeof(Packet), kMaxPacketBytes);
@@ -328,6 +332,9 @@ int run_prober(const Options& options) {
         packet.sent_ns = now_ns();
         statistics.on_late(packet.sent_ns - due);
         std::memcpy(bytes.data(), &packet, sizeof packet);
+        for (std::size_t i = sizeof packet; i < bytes.size(); ++i) {
+            bytes[i] = static_cast<char>((packet.sequence + i - sizeof packet) & 255U);
+        }
         ssize_t sent = send(fd, bytes.data(), bytes.size(), 0);
         if (sent < 0 && errno == ECONNREFUSED) {
             sent = send(
@@ -345,7 +352,8 @@ int run_prober(const Options& options) {
     // What is under way may still arrive; a second signal ends that wait.
     stop_requested = 0;
     const std::int64_t drained = now_ns() + options.drain_ns;
-    while (!statistics.all_received() && stop_requested == 0 && now_ns() < drained) {
+    while (!options.sink && !statistics.all_received() && stop_requested == 0 && now_ns() < drained
+    ) {
         receive_until(
             fd, std::min(now_ns() + 10 * kNsPerMs, drained), packet.run, open_mask, statistics
         );

@@ -70,6 +70,11 @@ public:
 
     ProcessFacts source_process() const override { return process; }
 
+    LinkCounters source_links() const override {
+        links_now["tap0"] += packets_per_look;
+        return links_now;
+    }
+
     awaitable<Result<void>> prepare(PrepareRequest request, Deadline /*deadline*/) override {
         prepared_with = std::move(request);
         if (source.facts.state == PairState::none) {
@@ -131,6 +136,8 @@ public:
     Side source;
     Side target;
     ProcessFacts process;
+    std::uint64_t packets_per_look = 0; // what tap0 counts from one look to the next
+    mutable LinkCounters links_now{{"tap0", 1}};
     PrepareRequest prepared_with;
     SwitchLimits frozen_with;
     SwitchTimings rehearsal_timings; ///< that the source tells after a freeze was taken back

@@ -612,6 +612,21 @@ TEST_CASE("a dry run asks and touches nothing", "[upgrade][runner]") {
     CHECK(port.calls.empty());
 }
 
+TEST_CASE("a dry run warns of a tap that gets more than it keeps", "[upgrade][runner]") {
+    for (const std::uint64_t packets : {0U, 1'000'000U}) {
+        FakeVmPort port;
+        port.source.facts.links = {{"netdev/n0", "tap0", 1000}};
+        port.packets_per_look = packets;
+        UpgradeRequest request = make_request();
+        request.is_dry_run = true;
+        World world;
+        const auto report = world.upgrade(port, std::move(request));
+        CHECK_FALSE(report.failure.has_value());
+        CHECK(report.blockers.empty());
+        CHECK(report.warnings.size() == (packets == 0 ? 0 : 1));
+    }
+}
+
 TEST_CASE("a target that is not the wanted one needs an operator", "[upgrade][runner]") {
     FakeVmPort port;
     port.target.facts.build_id = "strange";

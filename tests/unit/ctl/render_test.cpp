@@ -180,6 +180,19 @@ TEST_CASE("a state is not said twice, and a release has a path", "[ctl][render]"
     CHECK(render_checks({check}) == "vm1: runs new already.\n");
 }
 
+TEST_CASE("a warning is shown below a VM that can be upgraded", "[ctl][render]") {
+    daemon::CheckView check;
+    check.vm = "vm1";
+    check.from = "7.2";
+    check.to = "new";
+    check.can_upgrade = true;
+    check.warnings = {{.id = "netdev/n0", .klass = "packet-loss", .reason = "It is busy."}};
+    CHECK(
+        render_checks({check}) == "vm1: can be upgraded from 7.2 to new.\n"
+                                  "  warning: netdev/n0: It is busy.\n"
+    );
+}
+
 TEST_CASE("a progress line has time, VM and phase", "[ctl][render]") {
     daemon::RunVmView vm;
     vm.vm = "vm1";

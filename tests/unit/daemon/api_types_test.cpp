@@ -48,6 +48,17 @@ TEST_CASE("a VM survives the way over the wire", "[daemon][api_types]") {
     CHECK(to_json(vm_from_json(to_json(vm))) == to_json(vm));
 }
 
+TEST_CASE("a check survives the way over the wire", "[daemon][api_types]") {
+    CheckView check;
+    check.vm = "vm1";
+    check.blockers = {{.id = "a/b", .klass = "a", .reason = "because"}};
+    check.warnings = {{.id = "netdev/n0", .klass = "packet-loss", .reason = "busy"}};
+    const CheckView back = check_from_json(to_json(check));
+    CHECK(to_json(back) == to_json(check));
+    REQUIRE(back.warnings.size() == 1);
+    CHECK(back.warnings[0].reason == "busy");
+}
+
 TEST_CASE("members of another type keep their default", "[daemon][api_types]") {
     const auto vm = vm_from_json({{"name", 7}, {"pid", "x"}, {"blockers", "y"}, {"reachable", 1}});
     CHECK(vm.name.empty());

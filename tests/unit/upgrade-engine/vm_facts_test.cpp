@@ -22,6 +22,7 @@ Json make_full_answer() {
         "ram-bytes": 536870912, "lease-left": 59000000000,
         "blockers": [{"id": "chardev/serial0", "class": "chardev", "reason": "r."}],
         "generation": 3, "shape-digest": "dd", "descriptors": [{"id": "tap/net0/0", "fd": 12}],
+        "links": [{"id": "netdev/net0", "ifname": "tap0", "queue-length": 1000}],
         "child-pid": 4321, "takeover-degraded": ["net0"],
         "last-error": {"code": "load-failed", "phase": "load", "message": "m", "stderr": "s"},
         "timings": {"flush": 1, "stop": 2, "drain": 3, "save": 4, "load": 5, "activate": 6,
@@ -90,6 +91,7 @@ TEST_CASE("every member of an answer is read", "[upgrade][vm_facts]") {
     CHECK(facts->ram_bytes == 536870912U);
     CHECK(facts->lease_left == 59s);
     CHECK(facts->blockers == std::vector<Blocker>{{"chardev/serial0", "chardev", "r."}});
+    CHECK(facts->links == std::vector<Link>{{"netdev/net0", "tap0", 1000}});
     CHECK(facts->generation == 3);
     CHECK(facts->claimed_child_pid == 4321);
     CHECK(facts->takeover_degraded == std::vector<std::string>{"net0"});
@@ -155,6 +157,20 @@ TEST_CASE("every member may be of any type without harm", "[upgrade][vm_facts]")
     }
     CHECK(parse_vm_facts(Json(nullptr)).has_error());
     CHECK(parse_vm_facts(Json::array()).has_error());
+}
+
+TEST_CASE("counters of links are those of what goes to the guest", "[upgrade][vm_facts]") {
+    const std::string text = "Inter-|   Receive                            |  Transmit\n"
+                             " face |bytes    packets errs drop fifo frame compressed "
+                             "multicast|bytes packets errs drop\n"
+                             "    lo: 100 1 0 0 0 0 0 0 100 1 0 0 0 0 0 0\n"
+                             "  tap0: 900 7 0 0 0 0 0 0 5000 40 0 2 0 0 0 0\n"
+                             "br0:1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"
+                             " short: 1 2 3\n"
+                             "  text: a b c d e f g h i j k l\n";
+    const LinkCounters counters = parse_link_counters(text);
+    CHECK(counters == LinkCounters{{"lo", 1}, {"tap0", 42}, {"br0:1", 22}});
+    CHECK(parse_link_counters("").empty());
 }
 
 TEST_CASE("what QEMU says is bounded", "[upgrade][vm_facts]") {
