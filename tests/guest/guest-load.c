@@ -9,8 +9,12 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
+#include <linux/ethtool.h>
 #include <linux/fs.h>
 #include <linux/input.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -36,6 +40,8 @@
 #define BLOCK 4096u
 #define MAX_BATCH_BLOCKS 32u
 #define ECHO_PORT 7
+#define SINK_PORT 9
+#define SINK_PACKETS (1u << 22)
 #define MAX_DISK_THREADS 4
 #define MAX_DISKS 32
 
@@ -512,15 +518,13 @@ static const char* start_disk(void) {
 
 // ---- network: UDP and TCP echo
 
-static int listen_on(int type) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(ECHO_PORT)};
+static int listen_on(int type, uint16_t port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     int one = 1, fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (fd < 0 || bind(fd, (struct sockaddr*)&address, sizeof address) < 0 ||
         (type == SOCK_STREAM && listen(fd, 16) < 0)) {
-        report_error(
-            type == SOCK_DGRAM ? who_udp : who_tcp, "port %d: %s", ECHO_PORT, strerror(errno)
-        );
+        report_error(type == SOCK_DGRAM ? who_udp : who_tcp, "port %d: %s", port, strerror(errno));
         return -1;
     }
     return fd;
@@ -529,7 +533,7 @@ static int listen_on(int type) {
 static void* run_udp(void* unused) {
     (void)unused;
     static char packet[65536];
-    int fd = listen_on(SOCK_DGRAM), bytes = 8 * (int)MIB;
+    int fd = listen_on(SOCK_DGRAM, ECHO_PORT), bytes = 8 * (int)MIB;
     // A burst after a pause is to be lost on the way here, if anywhere, not in the socket of a busy
     // guest.
     setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
@@ -544,6 +548,87 @@ static void* run_udp(void* unused) {
         }
     }
     return NULL;
+}
+
+// What udp_prober.cpp sends with --sink: it is counted, and nothing is answered.
+struct sink_packet {
+    uint32_t magic, run;
+    uint64_t sequence;
+    int64_t sent_ns;
+    uint8_t payload[]; // (sequence + position) & 255
+};
+#define SINK_MAGIC 0x71687570u
+static atomic_ulong sink_packets, sink_distinct, sink_highest, sink_bad;
+
+static bool sink_payload_is_good(const struct sink_packet* packet, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) {
+        if (packet->payload[i] != (uint8_t)(packet->sequence + i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void* run_sink(void* unused) {
+    (void)unused;
+    static uint8_t seen[SINK_PACKETS / 8];
+    static union {
+        struct sink_packet packet;
+        char bytes[65536];
+    } buffer;
+    uint32_t run = 0;
+    int fd = listen_on(SOCK_DGRAM, SINK_PORT), bytes = 16 * (int)MIB;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
+    go_first();
+    while (fd >= 0) {
+        ssize_t n = recv(fd, &buffer, sizeof buffer, 0);
+        const struct sink_packet* packet = &buffer.packet;
+        if (n < (ssize_t)sizeof *packet || packet->magic != SINK_MAGIC ||
+            packet->sequence >= SINK_PACKETS ||
+            !sink_payload_is_good(packet, (size_t)n - sizeof *packet)) {
+            atomic_fetch_add(&sink_bad, 1);
+            continue;
+        }
+        if (packet->run != run) {
+            run = packet->run;
+            memset(seen, 0, sizeof seen);
+            sink_packets = sink_distinct = sink_highest = sink_bad = 0;
+        }
+        uint8_t bit = (uint8_t)(1u << (packet->sequence % 8));
+        if (!(seen[packet->sequence / 8] & bit)) {
+            seen[packet->sequence / 8] |= bit;
+            atomic_fetch_add(&sink_distinct, 1);
+        }
+        atomic_fetch_add(&sink_packets, 1);
+        if (packet->sequence > atomic_load(&sink_highest)) {
+            atomic_store(&sink_highest, packet->sequence);
+        }
+    }
+    return NULL;
+}
+
+// ethtool -L: how many pairs of queues the NIC with this address uses.
+static void set_channels(const char* address, unsigned long count) {
+    struct ifaddrs* all = NULL;
+    struct ethtool_channels channels = {
+        .cmd = ETHTOOL_SCHANNELS, .combined_count = (uint32_t)count};
+    struct ifreq request = {.ifr_data = (char*)&channels};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), error = ENODEV;
+    getifaddrs(&all);
+    for (struct ifaddrs* at = all; at; at = at->ifa_next) {
+        char text[INET_ADDRSTRLEN] = "";
+        if (at->ifa_addr && at->ifa_addr->sa_family == AF_INET) {
+            const struct sockaddr_in* in = (const struct sockaddr_in*)at->ifa_addr;
+            inet_ntop(AF_INET, &in->sin_addr, text, sizeof text);
+        }
+        if (strcmp(text, address) == 0) {
+            snprintf(request.ifr_name, sizeof request.ifr_name, "%s", at->ifa_name);
+            error = ioctl(fd, SIOCETHTOOL, &request) < 0 ? errno : 0;
+        }
+    }
+    freeifaddrs(all);
+    close(fd);
+    say("channels %lu error=%d", count, error);
 }
 
 static bool echo_once(int fd) {
@@ -564,7 +649,7 @@ static void* run_tcp(void* unused) {
     (void)unused;
     enum { most = 65 };
     go_first();
-    struct pollfd fds[most] = {{.fd = listen_on(SOCK_STREAM), .events = POLLIN}};
+    struct pollfd fds[most] = {{.fd = listen_on(SOCK_STREAM, ECHO_PORT), .events = POLLIN}};
     nfds_t count = 1;
     while (fds[0].fd >= 0) {
         if (poll(fds, count, -1) < 0) {
@@ -680,11 +765,19 @@ static void print_disks(void) {
 
 static void obey(char* line) {
     unsigned long value;
-    char what[16], mode[16];
+    char what[16], mode[16], address[32];
     if (strcmp(line, "reboot") == 0) {
         end(RB_AUTOBOOT);
     } else if (strcmp(line, "poweroff") == 0) {
         end(RB_POWER_OFF);
+    } else if (strcmp(line, "sink") == 0) {
+        say("sink packets=%lu distinct=%lu highest=%lu bad=%lu",
+            atomic_load(&sink_packets),
+            atomic_load(&sink_distinct),
+            atomic_load(&sink_highest),
+            atomic_load(&sink_bad));
+    } else if (sscanf(line, "channels %31s %lu", address, &value) == 2) {
+        set_channels(address, value);
     } else if (sscanf(line, "ping %lu", &value) == 1) {
         say("pong %lu", value);
     } else if (strcmp(line, "disks") == 0) {
@@ -772,6 +865,7 @@ int main(void) {
     ram_bytes = available_mib() * MIB / 100 * (share > 85 ? 85 : share);
 
     start(run_udp, NULL);
+    start(run_sink, NULL);
     start(run_tcp, NULL);
     const char* disk = start_disk();
     start_file();

@@ -40,7 +40,7 @@ AT_START = [
         {"extra": ["-object", "tls-creds-anon,id=tls2,endpoint=server"], "vnc": "127.0.0.1:20,to=400,tls-creds=tls2"},
         ("vnc/", "vnc"),
     ),
-    ({"extra": ["-device", "e1000,id=nic9"]}, ("device/nic9", "device")),
+    ({"extra": ["-device", "ne2k_pci,id=nic9"]}, ("device/nic9", "device")),
     ({"extra": ["-device", "intel-hda,id=hda0"]}, ("device/hda0", "device")),
     ({"extra": ["-object", "can-bus,id=can0"]}, ("object/can0", "object")),
     ({"extra": ["-icount", "shift=auto"]}, ("vm", "icount")),

@@ -8,6 +8,7 @@ has leading zeros. It knows no `ping` and no `stat`.
 
 import functools
 import pathlib
+import struct
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +25,21 @@ _start: xor     %ax, %ax
         mov     %ax, %ss
         mov     $0x7c00, %sp
         cld
+.if PAYLOAD                             # words behind the sector: their sum must be 0, else nothing is printed
+        mov     $0x7e0, %ax
+        mov     %ax, %ds
+        xor     %si, %si
+        xor     %dx, %dx
+        mov     $PAYLOAD, %cx
+sum:    lodsw
+        rol     $1, %dx
+        add     %ax, %dx
+        loop    sum
+        xor     %ax, %ax
+        mov     %ax, %ds
+        test    %dx, %dx
+torn:   jnz     torn
+.endif
         mov     $ready, %si
         call    print
 next:   mov     $last, %di              # add one to the decimal number
@@ -63,13 +79,22 @@ last:   .asciz  "0\r\n"
 """
 
 
+def make_payload(rng, words):
+    """Random bytes that boot_sector(words) finds whole."""
+    numbers, total = [rng.randrange(65536) for _ in range(words - 1)], 0
+    for number in numbers:
+        total = ((total << 1 | total >> 15) + number) & 0xFFFF
+    numbers.append(-(total << 1 | total >> 15) & 0xFFFF)
+    return struct.pack(f"<{words}H", *numbers)
+
+
 @functools.cache
-def boot_sector():
-    """The 512 bytes, from binutils."""
+def boot_sector(payload=0):
+    """The 512 bytes, from binutils. With `payload` it counts only if make_payload()'s words follow it in memory."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         (folder / "boot.s").write_text(_SOURCE)
-        subprocess.run(["as", "--32", "-o", folder / "boot.o", folder / "boot.s"], check=True)
+        subprocess.run(["as", "--32", "--defsym", f"PAYLOAD={payload}", "-o", folder / "boot.o", folder / "boot.s"], check=True)
         link = ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary"]
         subprocess.run([*link, "-o", folder / "boot.bin", folder / "boot.o"], check=True)
         return (folder / "boot.bin").read_bytes()
@@ -103,4 +128,4 @@ class FirmwareGuest(Guest):
         self.serial.check()
 
 
-__all__ = ["Disk", "FirmwareGuest", "boot_sector"]
+__all__ = ["Disk", "FirmwareGuest", "boot_sector", "make_payload"]

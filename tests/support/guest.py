@@ -117,6 +117,7 @@ class Guest:
     pidfile: bool = False
     standard_files: tuple | None = None  # QEMU's stdin and stdout; None: /dev/null and the log
     extra: list = field(default_factory=list)  # more arguments of QEMU
+    pass_fds: tuple = ()  # descriptors that QEMU gets, with the same numbers
     firmware_dirs: list = field(default_factory=list)  # -L; needed by binaries that build-qemu did not make
     folder: pathlib.Path | None = None  # for sockets, log and disk; None: a new one, removed at the end
 
@@ -184,7 +185,9 @@ class Guest:
                 command = self.net.wrap(command)
             with open(self.log_path, "ab") as log:
                 stdin, stdout = self.standard_files or (subprocess.DEVNULL, log)
-                self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=log)
+                self.process = subprocess.Popen(
+                    command, stdin=stdin, stdout=stdout, stderr=log, pass_fds=self.pass_fds
+                )
             self.serial = self._connect_serial()
         except BaseException:
             self.stop()
