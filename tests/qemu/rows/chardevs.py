@@ -76,13 +76,21 @@ class Echo:
         self._expected = b""
         self._unsent = b""
         self._line = 0
-        self._end = False
+        self._end = self._last = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def close(self):
         self._end = True
         self._thread.join(5)
+
+    def finish(self):
+        """Sends no more, and ends when everything has come back."""
+        self._last = True
+        wait_for(lambda: self.error or not (self._unsent or self._expected), 30, "the rest comes back")
+        self.close()
+        if self.error:
+            raise AssertionError(self.error)
 
     def wait_more(self, count=600, timeout=30.0):
         """Until `count` more bytes have come back."""
@@ -100,7 +108,7 @@ class Echo:
                 self.error = f"after {self.received} bytes: {error!r}"
 
     def _turn(self):
-        if len(self._expected) < self.WINDOW and not self._unsent:
+        if len(self._expected) < self.WINDOW and not self._unsent and not self._last:
             self._unsent = b"%08d abcdefghijklmnopqrstu\n" % self._line
             self._line += 1
         readable, writable, _ = select.select([self.read_fd], [self.write_fd] if self._unsent else [], [], 0.2)
@@ -465,8 +473,7 @@ class PtyLeftAlone(LinuxRow):
         try:
             echo = Echo(end, end)
             echo.wait_more()
-            echo.close()
-            assert echo.error is None, echo.error
+            echo.finish()
         finally:
             os.close(end)
 
