@@ -149,6 +149,26 @@ Setter set_globs(std::vector<std::string>& target) {
     };
 }
 
+Setter set_names(std::vector<std::string>& target) {
+    return [&target](const toml::node& node) -> std::optional<std::string> {
+        const toml::array* array = node.as_array();
+        std::vector<std::string> names;
+        if (array != nullptr) {
+            for (const toml::node& entry : *array) {
+                const auto name = entry.value<std::string>();
+                if (entry.is_string() && !name->empty()) {
+                    names.push_back(*name);
+                }
+            }
+        }
+        if (array == nullptr || names.size() != array->size()) {
+            return "must be a list of names in quotes, in which * stands for anything";
+        }
+        target = std::move(names);
+        return std::nullopt;
+    };
+}
+
 /// Gives each entry of the table to the key of that name.
 std::optional<Failure> read_table(
     std::string_view file,
@@ -225,6 +245,7 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
         {"pause_slots", set_number(config.pause_slots, 0, 1024)},
         {"rehearse", set_word(config.rehearse, {"none", "first", "all"})},
         {"log_level", set_word(config.log_level, {"debug", "info", "warn", "error"})},
+        {"trusted_supervisors", set_names(config.trusted_supervisors)},
     };
     keys.push_back(section(
         file,

@@ -25,6 +25,8 @@ struct Config {
     std::uint32_t pause_slots = 0;  ///< guests paused at once; 0: one per two cores, at least one
     std::string rehearse = "first"; ///< before upgrades: none, first (of each kind of VM) or all
     std::string log_level = "info"; ///< debug, info, warn or error
+    /// Units, with *, whose manager follows the new process although qhupd cannot see it.
+    std::vector<std::string> trusted_supervisors;
 
     /// [discovery]: where VMs are found.
     struct Discovery {

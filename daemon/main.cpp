@@ -7,6 +7,7 @@
 #include "daemon/config.hpp"
 #include "daemon/daemon.hpp"
 #include "daemon/fault_points.hpp"
+#include "upgrade-engine/blockers.hpp"
 
 #include <getopt.h>
 
@@ -33,6 +34,7 @@ constexpr const char* kHelp = "Usage: qhupd [--config FILE] [--check-config] [--
                               "                  if that is missing, the built-in defaults)\n"
                               "  --check-config  say what is wrong with it and exit\n"
                               "  --version       print the version and exit\n"
+                              "  --list-blockers print the classes of its blockers, with remedies\n"
                               "  --list-faults   print the fault points, which are for tests\n"
                               "  --fault POINT   end as if killed at this point\n"
                               "\n"
@@ -51,6 +53,7 @@ Arguments parse_arguments(int argc, char** argv) {
         {"config", required_argument, nullptr, 'c'},
         {"check-config", no_argument, nullptr, 'C'},
         {"version", no_argument, nullptr, 'V'},
+        {"list-blockers", no_argument, nullptr, 'B'},
         {"list-faults", no_argument, nullptr, 'L'},
         {"fault", required_argument, nullptr, 'F'},
         {"help", no_argument, nullptr, 'h'},
@@ -66,6 +69,14 @@ Arguments parse_arguments(int argc, char** argv) {
         case 'C': arguments.only_checks = true; break;
         case 'V':
             std::printf("qhupd %s\n", std::string(kVersion).c_str());
+            arguments.exit_status = 0;
+            return arguments;
+        case 'B':
+            for (const upgrade::BlockerClass& known : upgrade::blocker_classes()) {
+                std::printf(
+                    "%s\t%s\n", std::string(known.name).c_str(), std::string(known.remedy).c_str()
+                );
+            }
             arguments.exit_status = 0;
             return arguments;
         case 'L':

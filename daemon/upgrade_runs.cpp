@@ -7,6 +7,7 @@
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
 #include "daemon/run_view.hpp"
+#include "upgrade-engine/process_facts.hpp"
 
 #include <algorithm>
 #include <random>
@@ -238,6 +239,7 @@ upgrade::RunnerConfig UpgradeRuns::runner_config() const {
     config.switch_limits.drain_deadline = config_.deadlines.drain;
     config.switch_limits.budget = config_.deadlines.pause_budget;
     config.switch_limits.frozen_lease = config_.leases.frozen;
+    config.trusted_supervisors = config_.trusted_supervisors;
     return config;
 }
 
@@ -680,8 +682,9 @@ awaitable<void> UpgradeRuns::run_vm(
     std::shared_ptr<upgrade::SlotGate::Turn> turn
 ) {
     co_await registry_.wait_quiet(vm.name);
-    auto work = [dir = config_.control_dir, folder = control_folder_of(vm.name), uid = vm.uid] {
-        return make_control_folder(dir, folder, uid);
+    auto work = [dir = config_.control_dir, folder = control_folder_of(vm.name), vm] {
+        const uid_t user = upgrade::observe_user(vm.listener_pid, vm.listener_uid, vm.claimed_pid);
+        return make_control_folder(dir, folder, user);
     };
     const auto folder = co_await blocking(disk_, std::move(work));
     if (folder.has_error()) {

@@ -286,7 +286,9 @@ std::optional<VmHandle> VmRegistry::handle_of(std::string_view name) const {
         .name = entry->name,
         .socket = entry->socket,
         .strand = entry->strand,
-        .uid = entry->last ? entry->last->listener_uid : 0,
+        .listener_pid = entry->last ? entry->last->listener_pid : 0,
+        .listener_uid = entry->last ? entry->last->listener_uid : 0,
+        .claimed_pid = entry->last ? entry->last->facts.claimed_pid : 0,
         .unfinished = is_in_upgrade ? entry->last->facts.upgrade.text() : std::string(),
     };
 }

@@ -28,7 +28,9 @@ struct VmHandle {
     std::string name;       ///< of the VM
     std::string socket;     ///< its QMP socket
     Strand strand;          ///< where everything about this VM happens
-    uid_t uid = 0;          ///< who made the socket: the user that QEMU runs as
+    pid_t listener_pid = 0; ///< who made the socket
+    uid_t listener_uid = 0; ///< as which user
+    pid_t claimed_pid = 0;  ///< who QEMU says that it is
     std::string unfinished; ///< upgrade that QEMU was in when it was asked last; else ""
 };
 

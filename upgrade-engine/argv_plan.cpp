@@ -224,6 +224,10 @@ constexpr std::array kRefusals{
         "preconfig",
         "The VM was configured by hand after -preconfig, which cannot be repeated; put "
         "that configuration on the command line."},
+    Refusal{
+        "plugin",
+        "The VM was started with -plugin, and what the plugin knows would be lost; start the VM "
+        "without it."},
 };
 
 /// Options that mean something only when the VM is started for the first time.
@@ -455,6 +459,17 @@ private:
             }
         }
         if (contains(kStartOnly, name)) {
+            return;
+        }
+        const bool is_passed = item.value.starts_with("/dev/fd/") ||
+                               item.value.starts_with("/proc/self/fd/") ||
+                               item.value == "/dev/stdin";
+        if (name == "readconfig" && is_passed) {
+            refuse(
+                item.spelled,
+                "The VM was started with -readconfig of " + item.value +
+                    ", which cannot be read a second time; put it into a file."
+            );
             return;
         }
         if (name == "no-acpi") {

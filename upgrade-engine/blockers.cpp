@@ -71,6 +71,19 @@ void check_machine(const VmFacts& facts, const ReleaseFacts& release, Verdict& v
     }
 }
 
+constexpr std::array kClasses{
+    BlockerClass{"argv", "the reason says which option; start the VM without it"},
+    BlockerClass{"machine", "choose another release, or start the VM with another machine type"},
+    BlockerClass{"memory", "raise the limit that the reason names, or free memory"},
+    BlockerClass{"mount-namespace", "start the VM in the host's mount namespace"},
+    BlockerClass{"qemu", "restart the VM once with a patched QEMU, or update the daemon"},
+    BlockerClass{"release", "write version = \"...\" into the release file"},
+    BlockerClass{"state", "wait for the end of the upgrade in progress, or roll it back"},
+    BlockerClass{
+        "supervisor",
+        "run the VM in a unit that follows the new process: NotifyAccess=all, or PIDFile="},
+};
+
 std::string in_mib(std::uint64_t bytes) {
     return std::to_string(bytes >> 20) + " MiB";
 }
@@ -86,6 +99,14 @@ void check_headroom(const ProcessFacts& process, Verdict& verdict) {
             "The control group of the VM has " + in_mib(*headroom.memory_bytes) +
                 " left, and a second QEMU needs about " + in_mib(memory) +
                 " of its own; raise memory.max.");
+    }
+    if (headroom.host_bytes && *headroom.host_bytes < memory) {
+        add(verdict,
+            "host-memory",
+            "memory",
+            "The host has " + in_mib(*headroom.host_bytes) +
+                " of memory available, and a second QEMU needs about " + in_mib(memory) +
+                " of its own; free some.");
     }
     const std::uint64_t tasks = process.threads + kTaskReserve;
     if (headroom.tasks && *headroom.tasks < tasks) {
@@ -109,6 +130,10 @@ void check_headroom(const ProcessFacts& process, Verdict& verdict) {
 
 } // namespace
 
+std::span<const BlockerClass> blocker_classes() noexcept {
+    return kClasses;
+}
+
 Blocker make_not_patched_blocker() {
     return {"engine/not-patched", "qemu", std::string(explain(Errc::not_patched))};
 }
@@ -117,7 +142,8 @@ Verdict find_blockers(
     const VmFacts& facts,
     const ProcessFacts& process,
     const ReleaseFacts& release,
-    const ArgvPlan& argv
+    const ArgvPlan& argv,
+    const std::vector<std::string>& trusted
 ) {
     Verdict verdict;
     if (facts.protocol != kProtocol) {
@@ -159,6 +185,17 @@ Verdict find_blockers(
             "supervisor",
             "QEMU is process 1 of its pid namespace, so the new QEMU would end together with the "
             "old one; run QEMU under an init process in its container.");
+    }
+    const auto why = judge_supervision(process.supervision, process.pid, facts.pidfile, trusted);
+    if (why && !process.is_pid1_of_namespace) {
+        add(verdict, "supervisor", "supervisor", *why);
+    }
+    if (process.has_other_files) {
+        add(verdict,
+            "mount-namespace",
+            "mount-namespace",
+            "QEMU runs in a mount namespace with another /usr or /etc than the host's, so the new "
+            "QEMU would not find its libraries and firmware; start the VM in the host's.");
     }
     check_headroom(process, verdict);
     return verdict;

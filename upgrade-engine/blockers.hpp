@@ -7,7 +7,9 @@
 #include "upgrade-engine/argv_plan.hpp"
 #include "upgrade-engine/vm_facts.hpp"
 
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace qhup::upgrade {
@@ -36,12 +38,23 @@ struct Verdict {
 /// @param process  what the kernel says
 /// @param release  where to
 /// @param argv     the plan for the target's command line
+/// @param trusted  supervisors that follow the new process although it cannot be seen
 [[nodiscard]] Verdict find_blockers(
     const VmFacts& facts,
     const ProcessFacts& process,
     const ReleaseFacts& release,
-    const ArgvPlan& argv
+    const ArgvPlan& argv,
+    const std::vector<std::string>& trusted = {}
 );
+
+/// A kind of blocker of the engine, for docs/blockers.md.
+struct BlockerClass {
+    std::string_view name;   ///< Blocker::klass
+    std::string_view remedy; ///< what to do, in general
+};
+
+/// All classes that the engine adds to those of QEMU, in order.
+[[nodiscard]] std::span<const BlockerClass> blocker_classes() noexcept;
 
 /// The one blocker of a QEMU that has no query-hot-upgrade.
 [[nodiscard]] Blocker make_not_patched_blocker();

@@ -2,6 +2,7 @@
 #include "upgrade-engine/process_facts.hpp"
 
 #include "common/unique_fd.hpp"
+#include "upgrade-engine/service_manager.hpp"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -83,6 +84,36 @@ void look_at_group(const std::string& group, Headroom& headroom) {
     }
 }
 
+/// Whether two names are the same file; true if that cannot be told.
+bool is_same_file(const std::string& one, const std::string& other) {
+    struct stat a {};
+    struct stat b {};
+    return ::stat(one.c_str(), &a) != 0 || ::stat(other.c_str(), &b) != 0 ||
+           (a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
+
+/// Whether libraries and firmware are not those of the daemon's host. A mount namespace of its own
+/// (PrivateTmp=, ip netns exec) is not enough.
+bool has_other_files(const std::string& folder) {
+    if (is_same_file(folder + "/ns/mnt", "/proc/self/ns/mnt")) {
+        return false;
+    }
+    return !is_same_file(folder + "/root/usr", "/usr") ||
+           !is_same_file(folder + "/root/etc", "/etc");
+}
+
+Supervision observe_supervision(const std::string& folder, const std::string& cgroup_text) {
+    Supervision supervision = has_systemd() ? parse_supervision(cgroup_text) : Supervision{};
+    const bool is_service = supervision.unit.ends_with(".service");
+    if (is_service && !supervision.is_users) {
+        supervision.facts = observe_unit(supervision.unit);
+        const std::string environment = '\0' + text_of(folder + "/environ");
+        supervision.has_notify_socket =
+            environment.find(std::string("\0NOTIFY_SOCKET=", 15)) != std::string::npos;
+    }
+    return supervision;
+}
+
 } // namespace
 
 bool may_lock_anything(std::string_view status_text) {
@@ -133,6 +164,11 @@ Result<ProcessFacts> observe_process(pid_t pid) {
         if (!may_lock_anything(*status_text)) {
             facts->headroom.memlock_bytes = parse_memlock_limit(text_of(folder + "/limits"));
         }
+        facts->headroom.host_bytes = parse_available_memory(text_of("/proc/meminfo"));
+        facts->supervision = observe_supervision(folder, cgroup);
+        facts->supervision.is_in_container =
+            facts->innermost_pid != 0 && facts->innermost_pid != pid;
+        facts->has_other_files = has_other_files(folder);
     }
     return facts;
 }
@@ -162,6 +198,11 @@ ProcessFacts observe_peer(pid_t peer_pid, uid_t peer_uid, pid_t claimed_pid) {
         }
     }
     return ProcessFacts{};
+}
+
+uid_t observe_user(pid_t peer_pid, uid_t peer_uid, pid_t claimed_pid) {
+    const ProcessFacts facts = observe_peer(peer_pid, peer_uid, claimed_pid);
+    return facts.pid != 0 ? facts.uid : peer_uid;
 }
 
 } // namespace qhup::upgrade

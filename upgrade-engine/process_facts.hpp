@@ -42,4 +42,11 @@ namespace qhup::upgrade {
 /// @return all members zero but pid, if nothing can be said
 [[nodiscard]] ProcessFacts observe_peer(pid_t peer_pid, uid_t peer_uid, pid_t claimed_pid);
 
+/// The user that the process behind a QMP connection has now. It may have made its socket as root
+/// and have given up its rights since (-runas).
+///
+/// Parameters: of observe_peer()
+/// @return peer_uid, if nothing else can be said
+[[nodiscard]] uid_t observe_user(pid_t peer_pid, uid_t peer_uid, pid_t claimed_pid);
+
 } // namespace qhup::upgrade

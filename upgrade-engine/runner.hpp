@@ -36,6 +36,7 @@ struct RunnerConfig {
     std::uint32_t switch_attempts = 5;              ///< tries when QEMU says retry, drain-timeout
     std::chrono::milliseconds retry_delay{200};     ///< between two of them
     std::chrono::milliseconds intent_timeout{5000}; ///< for writing what is about to be done
+    std::vector<std::string> trusted_supervisors;   ///< see judge_supervision()
 
     /// Deadline of a phase: the one set here, or that of the table; verify has more if its window
     /// needs it. Zero: none.

@@ -173,7 +173,13 @@ ArgvPlan make_argv_plan(const StepContext& context, const VmFacts& source) {
 Verdict make_verdict(const StepContext& context, const VmFacts& source, const ArgvPlan& plan) {
     const PinnedBinary& binary = *context.request.binary;
     const ReleaseFacts release{binary.release.name.text(), binary.version, binary.build_id};
-    return find_blockers(source, context.port.source_process(), release, plan);
+    return find_blockers(
+        source,
+        context.port.source_process(),
+        release,
+        plan,
+        context.request.config.trusted_supervisors
+    );
 }
 
 /// Waits a little, to see how fast packets come.

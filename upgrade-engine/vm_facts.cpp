@@ -484,8 +484,26 @@ std::optional<std::uint64_t> find_number(std::string_view text, std::string_view
     return error == std::errc() ? std::optional(number) : std::nullopt;
 }
 
+/// The last of the numbers after `key`; 0 if there is none.
+static uid_t last_number_of(std::string_view text, std::string_view key) {
+    const std::size_t at = text.find(key);
+    if (at == std::string_view::npos) {
+        return 0;
+    }
+    const std::string_view line = text.substr(at, text.find('\n', at) - at);
+    const std::string_view last = line.substr(line.find_last_of("\t ") + 1);
+    uid_t number = 0;
+    const auto [end, error] = std::from_chars(last.data(), last.data() + last.size(), number);
+    return error == std::errc() ? number : 0;
+}
+
 std::optional<std::uint64_t> parse_memlock_limit(std::string_view limits_text) {
     return find_number(limits_text, "Max locked memory");
+}
+
+std::optional<std::uint64_t> parse_available_memory(std::string_view meminfo_text) {
+    const auto kib = number_after(meminfo_text, "MemAvailable:");
+    return kib ? std::optional(*kib * 1024) : std::nullopt;
 }
 
 std::string parse_cgroup_path(std::string_view cgroup_text) {
@@ -528,6 +546,7 @@ parse_process_facts(pid_t pid, std::string_view stat_text, std::string_view stat
         }
     }
     facts.is_pid1_of_namespace = facts.innermost_pid == 1;
+    facts.uid = last_number_of(status_text, "Uid:");
     constexpr std::uint64_t kKib = 1024;
     facts.private_bytes = kKib * find_number(status_text, "RssAnon:").value_or(0);
     facts.locked_bytes = kKib * find_number(status_text, "VmLck:").value_or(0);

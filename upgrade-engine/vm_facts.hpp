@@ -9,6 +9,7 @@
 #include "upgrade-engine/errors.hpp"
 #include "upgrade-engine/ids.hpp"
 #include "upgrade-engine/qemu_version.hpp"
+#include "upgrade-engine/supervisor.hpp"
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -177,6 +178,7 @@ struct Headroom {
     std::optional<std::uint64_t> memory_bytes;  ///< least of the control group and those above it
     std::optional<std::uint64_t> tasks;         ///< likewise, in threads
     std::optional<std::uint64_t> memlock_bytes; ///< RLIMIT_MEMLOCK
+    std::optional<std::uint64_t> host_bytes{};  ///< memory that is available on the host
 };
 
 /// What the kernel says about a QEMU process.
@@ -186,16 +188,22 @@ struct ProcessFacts {
     std::string exe;                   ///< target of /proc/PID/exe; "" if it cannot be read
     pid_t innermost_pid = 0;           ///< what the process itself sees as its pid; 0 if not known
     pid_t ppid = 0;                    ///< its parent
+    uid_t uid = 0;                     ///< the user as whom it opens files now
     bool is_pid1_of_namespace = false; ///< its innermost pid is 1: its end ends the namespace
     std::uint64_t private_bytes = 0;   ///< memory that a second process does not share
     std::uint64_t locked_bytes = 0;    ///< locked into memory, as by mem-lock=on
     std::uint64_t threads = 0;         ///< of this process
     Headroom headroom;                 ///< for the second process
+    Supervision supervision;           ///< who would notice its end
+    bool has_other_files = false;      ///< another system than the daemon sees
 };
 
 /// What the interfaces in /proc/PID/net/dev have sent, which is what goes to the guest if one is a
 /// tap. Lines that are not as expected are left out.
 [[nodiscard]] LinkCounters parse_link_counters(std::string_view net_dev_text);
+
+/// MemAvailable in /proc/meminfo; nothing if it is not there.
+[[nodiscard]] std::optional<std::uint64_t> parse_available_memory(std::string_view meminfo_text);
 
 /// The soft "Max locked memory" in /proc/PID/limits; nothing if it is unlimited or not there.
 [[nodiscard]] std::optional<std::uint64_t> parse_memlock_limit(std::string_view limits_text);
@@ -204,7 +212,7 @@ struct ProcessFacts {
 /// there, or one above the daemon's own root.
 [[nodiscard]] std::string parse_cgroup_path(std::string_view cgroup_text);
 
-/// Reads field 4 and 22 of /proc/PID/stat, and of /proc/PID/status NSpid, RssAnon, VmLck and
+/// Reads field 4 and 22 of /proc/PID/stat, and of /proc/PID/status Uid, NSpid, RssAnon, VmLck and
 /// Threads (0 if one is not there). Errors: Errc::unexpected_answer.
 [[nodiscard]] Result<ProcessFacts>
 parse_process_facts(pid_t pid, std::string_view stat_text, std::string_view status_text);

@@ -97,12 +97,55 @@ TEST_CASE("limits that leave no room for a second QEMU block, one by one", "[upg
     process.headroom = {132 * kMib, 10, 256 * kMib};
     CHECK(find_blockers(make_facts(), process, kRelease, {}).may_upgrade());
 
-    process.headroom = {131 * kMib, 9, 255 * kMib};
+    process.headroom = {131 * kMib, 9, 255 * kMib, 131 * kMib};
     const Verdict verdict = find_blockers(make_facts(), process, kRelease, {});
-    CHECK(ids(verdict) == Ids{"engine/memory", "engine/tasks", "engine/mem-lock"});
+    CHECK(
+        ids(verdict) ==
+        Ids{"engine/memory", "engine/host-memory", "engine/tasks", "engine/mem-lock"}
+    );
     CHECK_THAT(
         verdict.blockers[0].reason, Catch::Contains("131 MiB") && Catch::Contains("132 MiB")
     );
+}
+
+TEST_CASE(
+    "what would end the VM with its process blocks, and names a remedy", "[upgrade][blockers]"
+) {
+    ProcessFacts process;
+    process.pid = 7;
+    process.supervision.unit = "machine-qemu.scope";
+    process.has_other_files = true;
+    const Verdict verdict = find_blockers(make_facts(), process, kRelease, {});
+    CHECK(ids(verdict) == Ids{"engine/supervisor", "engine/mount-namespace"});
+    process.has_other_files = false;
+    CHECK(find_blockers(make_facts(), process, kRelease, {}, {"machine-*"}).may_upgrade());
+}
+
+TEST_CASE(
+    "every blocker of the engine is of a class that is listed with a remedy", "[upgrade][blockers]"
+) {
+    ProcessFacts process;
+    process.supervision.is_in_container = true;
+    process.has_other_files = true;
+    process.private_bytes = 1;
+    process.headroom.host_bytes = 0;
+    VmFacts facts = make_facts();
+    facts.state = PairState::prepared;
+    facts.machine = "pc-q35-99.0";
+    ArgvPlan plan;
+    plan.problems = {{"-snapshot", "Because."}};
+    std::vector<Blocker> found = find_blockers(facts, process, kRelease, plan).blockers;
+    const Verdict other = find_blockers(make_facts(), {}, {"r", {}, "bb"}, {});
+    found.insert(found.end(), other.blockers.begin(), other.blockers.end());
+    found.push_back(make_not_patched_blocker());
+    for (const Blocker& blocker : found) {
+        INFO(blocker.id);
+        const auto classes = blocker_classes();
+        CHECK(std::any_of(classes.begin(), classes.end(), [&](const BlockerClass& known) {
+            return known.name == blocker.klass && !known.remedy.empty();
+        }));
+    }
+    CHECK(found.size() >= blocker_classes().size());
 }
 
 TEST_CASE("every reason against the command line is a blocker", "[upgrade][blockers]") {

@@ -44,11 +44,13 @@ TEST_CASE("what a process needs and may have is read from the kernel's words", "
     const auto facts = parse_process_facts(
         7,
         "7 (q) S 1 7 7 0 -1 4194560 1 0 0 0 1 1 0 0 20 0 6 0 4242 1 1",
-        "Name:\tq\nNSpid:\t7\nVmLck:\t  2048 kB\nRssAnon:\t   1024 kB\nThreads:\t6\n"
+        "Name:\tq\nUid:\t0\t0\t0\t65534\nNSpid:\t7\nVmLck:\t  2048 kB\nRssAnon:\t   1024 "
+        "kB\nThreads:\t6\n"
     );
     REQUIRE(facts.has_value());
     CHECK(facts->private_bytes == 1U << 20);
     CHECK(facts->locked_bytes == 2U << 20);
+    CHECK(facts->uid == 65534);
     CHECK(facts->threads == 6);
 
     CHECK(
