@@ -43,6 +43,8 @@ class Daemon:
         self.process = None
         for name in ("releases.d", "control", "state"):
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
+        for folder in (self.folder, self.folder / "control"):
+            folder.chmod(0o711)  # as systemd/qhup.tmpfiles: VMs of other users reach their own folder in it
         for name, release in (releases or {}).items():
             self.add_release(name, release)
         globs = vms or [f"{folder_of_tests()}/{PREFIX}{os.getpid()}-*/qmp.sock"]

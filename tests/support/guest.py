@@ -118,6 +118,8 @@ class Guest:
     standard_files: tuple | None = None  # QEMU's stdin and stdout; None: /dev/null and the log
     extra: list = field(default_factory=list)  # more arguments of QEMU
     pass_fds: tuple = ()  # descriptors that QEMU gets, with the same numbers
+    prefix: list = field(default_factory=list)  # a command that runs QEMU: its words before QEMU's
+    cwd: pathlib.Path | None = None  # where QEMU is started; None: where the test runs
     firmware_dirs: list = field(default_factory=list)  # -L; needed by binaries that build-qemu did not make
     folder: pathlib.Path | None = None  # for sockets, log and disk; None: a new one, removed at the end
 
@@ -174,19 +176,20 @@ class Guest:
         if self._own_folder:
             remove_leftovers()
             self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=folder_of_tests()))
+            self.folder.chmod(0o711)  # a VM that gave up root's rights reaches its own files
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             if self.net is not None and self.tap is None:
                 self.tap = self.net.add_tap(queues=self.queues)
             if self.disk is not None:
                 self._make_disk()
-            command = [str(self.binary), *self.arguments()]
+            command = [*map(str, self.prefix), str(self.binary), *self.arguments()]
             if self.net is not None:
                 command = self.net.wrap(command)
             with open(self.log_path, "ab") as log:
                 stdin, stdout = self.standard_files or (subprocess.DEVNULL, log)
                 self.process = subprocess.Popen(
-                    command, stdin=stdin, stdout=stdout, stderr=log, pass_fds=self.pass_fds
+                    command, stdin=stdin, stdout=stdout, stderr=log, pass_fds=self.pass_fds, cwd=self.cwd
                 )
             self.serial = self._connect_serial()
         except BaseException:
