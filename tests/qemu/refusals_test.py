@@ -35,7 +35,7 @@ AT_START = [
         },
         ("chardev/tls1", "chardev"),
     ),
-    ({"extra": ["-sandbox", "on"]}, ("process", "sandbox")),
+    ({"extra": ["-sandbox", "on,spawn=deny"]}, ("process", "sandbox")),
     (
         {"extra": ["-object", "tls-creds-anon,id=tls2,endpoint=server"], "vnc": "127.0.0.1:20,to=400,tls-creds=tls2"},
         ("vnc/", "vnc"),
