@@ -29,9 +29,8 @@ void add_selection(CLI::App& command, Options& options) {
         ->type_name("RELEASE");
 }
 
-/// What an upgrade and a rehearsal have in common.
-void add_run_options(CLI::App& command, Options& options) {
-    add_selection(command, options);
+/// What all runs have in common.
+void add_limits(CLI::App& command, Options& options) {
     command.add_option("--parallel", options.parallel, "VMs in work at once")
         ->check(CLI::Range(1, 1024))
         ->type_name("N");
@@ -52,6 +51,11 @@ void add_run_options(CLI::App& command, Options& options) {
             "--request-id", options.request_id, "Said again, it follows the run that it started"
         )
         ->type_name("ID");
+}
+
+void add_run_options(CLI::App& command, Options& options) {
+    add_selection(command, options);
+    add_limits(command, options);
 }
 
 void add_rehearsal_flags(CLI::App& upgrade, Options& options) {
@@ -94,6 +98,11 @@ void add_commands(CLI::App& app, Options& options) {
         ),
         options
     );
+    CLI::App* revert =
+        add("revert", "Take VMs back to the binary that they came from", Command::revert);
+    revert->add_option("VM", options.vms, "Names of VMs, or one run")->required();
+    add_limits(*revert, options);
+    add_rehearsal_flags(*revert, options);
     add("releases", "Binaries that VMs can be upgraded to", Command::releases);
     CLI::App* status =
         add("status", "Runs, or one run; follows it while it goes on", Command::status);

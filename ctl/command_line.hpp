@@ -13,7 +13,18 @@
 
 namespace qhup::ctl {
 
-enum class Command { list, show, check, upgrade, rehearse, releases, status, abort, version };
+enum class Command {
+    list,
+    show,
+    check,
+    upgrade,
+    rehearse,
+    revert,
+    releases,
+    status,
+    abort,
+    version
+};
 
 /// What the user wants.
 struct Options {

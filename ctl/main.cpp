@@ -18,7 +18,8 @@ ExitStatus run_command(const Options& options) {
     case Command::show: return run_show(client, options);
     case Command::check: return run_check(client, options);
     case Command::upgrade:
-    case Command::rehearse: return run_upgrade(client, options);
+    case Command::rehearse:
+    case Command::revert: return run_upgrade(client, options);
     case Command::releases: return run_releases(client, options);
     case Command::status: return run_status(client, options);
     case Command::abort: return run_abort(client, options);

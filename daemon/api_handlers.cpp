@@ -24,6 +24,25 @@ ApiReply make_document(const T& value, int status = 200) {
     return reply;
 }
 
+/// A VM with what is known of its way back.
+nlohmann::json to_document(const VmView& vm, const UpgradeRuns& runs) {
+    const UpgradeRuns::WayBack way = runs.way_back(vm.name);
+    nlohmann::json document = to_json(vm);
+    document["way_back"] = {
+        {"open", way.is_open},
+        {"version", way.version},
+        {"build_id", way.build_id},
+        {"reason", way.reason},
+    };
+    return document;
+}
+
+ApiReply make_json_reply(const nlohmann::json& document) {
+    ApiReply reply;
+    reply.body = format_json(document) + "\n";
+    return reply;
+}
+
 Problem run_not_found(const std::string& id) {
     return make_problem(
         ProblemCode::run_not_found,
@@ -65,7 +84,13 @@ awaitable<ApiReply> ApiHandlers::answer(GetVersion /*route*/, const ApiRequest& 
 
 awaitable<ApiReply> ApiHandlers::answer(GetVms /*route*/, const ApiRequest& /*request*/) {
     co_await registry_.refresh();
-    co_return make_document(registry_.list());
+    nlohmann::json vms = nlohmann::json::array();
+    for (const VmView& vm : registry_.list()) {
+        vms.push_back(to_document(vm, runs_));
+    }
+    nlohmann::json document = nlohmann::json::object();
+    document["vms"] = std::move(vms);
+    co_return make_json_reply(document);
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetVm route, const ApiRequest& /*request*/) {
@@ -78,7 +103,7 @@ awaitable<ApiReply> ApiHandlers::answer(GetVm route, const ApiRequest& /*request
             did_you_mean(route.name, registry_.names()) + "'qhupd-ctl list' shows all."
         ));
     }
-    co_return make_document(*vm);
+    co_return make_json_reply(to_document(*vm, runs_));
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetCheck route, const ApiRequest& /*request*/) {

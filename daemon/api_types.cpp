@@ -191,9 +191,9 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         }
         request.request_id = value.get<std::string>();
     } else if (key == "kind") {
-        const auto kind = word_of(value, {"upgrade", "rehearsal"});
+        const auto kind = word_of(value, {"upgrade", "rehearsal", "revert"});
         if (!kind) {
-            return bad_request("'kind' must be upgrade or rehearsal");
+            return bad_request("'kind' must be upgrade, rehearsal or revert");
         }
         request.kind = *kind;
     } else if (key == "rehearse") {
@@ -352,7 +352,10 @@ json to_json(const RunEvent& value) {
 }
 
 json to_json(const RunRequest& value) {
-    json request = {{"to", value.to}, {"dry_run", value.dry_run}};
+    json request = {{"dry_run", value.dry_run}};
+    if (!value.to.empty()) {
+        request["to"] = value.to;
+    }
     if (value.all) {
         request["all"] = true;
     } else {
@@ -611,8 +614,12 @@ Result<RunRequest> parse_run_request(std::string_view body) {
             return result.error();
         }
     }
-    if (request.to.empty()) {
+    const bool is_revert = request.kind == "revert";
+    if (request.to.empty() && !is_revert) {
         return bad_request("'to' is missing: the name of a release");
+    }
+    if (!request.to.empty() && is_revert) {
+        return bad_request("'to' is not for a revert, which goes where each VM came from");
     }
     if (request.all == !request.vms.empty()) {
         return bad_request("name VMs in 'vms', or set 'all' to true, and not both");

@@ -243,6 +243,7 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
         {"state_dir", set_path(config.state_dir)},
         {"parallel", set_number(config.parallel, 1, 1024)},
         {"pause_slots", set_number(config.pause_slots, 0, 1024)},
+        {"kept_binaries", set_number(config.kept_binaries, 0, 64)},
         {"rehearse", set_word(config.rehearse, {"none", "first", "all"})},
         {"log_level", set_word(config.log_level, {"debug", "info", "warn", "error"})},
         {"trusted_supervisors", set_names(config.trusted_supervisors)},

@@ -22,9 +22,10 @@ struct Config {
     std::string releases_dir = "/etc/qhupd/releases.d"; ///< drop-ins *.toml, one per release
     std::string state_dir = "/var/lib/qhupd";           ///< what outlives the daemon
     std::uint32_t parallel = 4;                         ///< VMs in work at once, 1 to 1024
-    std::uint32_t pause_slots = 0;  ///< guests paused at once; 0: one per two cores, at least one
-    std::string rehearse = "first"; ///< before upgrades: none, first (of each kind of VM) or all
-    std::string log_level = "info"; ///< debug, info, warn or error
+    std::uint32_t pause_slots = 0;   ///< guests paused at once; 0: one per two cores, at least one
+    std::uint32_t kept_binaries = 8; ///< old binaries kept for the way back, 0 to 64
+    std::string rehearse = "first";  ///< before upgrades: none, first (of each kind of VM) or all
+    std::string log_level = "info";  ///< debug, info, warn or error
     /// Units, with *, whose manager follows the new process although qhupd cannot see it.
     std::vector<std::string> trusted_supervisors;
 

@@ -178,7 +178,8 @@ int run_daemon(const Config& config, std::string fault) {
     }
     // why: QEMU's user must get through to its own folder, and see no other one.
     fs::permissions(config.control_dir, fs::perms(0711), ignored);
-    fs::permissions(config.state_dir, fs::perms(0700), ignored);
+    // why: the same for a kept binary, whose loader reads its libraries as QEMU's user.
+    fs::permissions(config.state_dir, fs::perms(0711), ignored);
     Daemon daemon(config, std::move(fault));
     return daemon.run();
 }

@@ -287,6 +287,15 @@ Result<void> write_change(sqlite3* db, const JournalChange& change) {
 }
 
 /// A name that was made or changed survives a crash.
+/// Best effort: SQLite says what is wrong with the file. Closed before it is opened there, since to
+/// close a file drops the locks that this process has on it.
+void make_private(const std::string& path) {
+    const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (fd) {
+        ::fchmod(fd.get(), 0600);
+    }
+}
+
 Result<void> sync_folder_of(const std::string& path) {
     const std::string folder = fs::path(path).parent_path().string();
     const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -318,6 +327,8 @@ Result<JournalDb> JournalDb::open(const std::string& path) {
     if (::lstat(path.c_str(), &facts) == 0 && !S_ISREG(facts.st_mode)) {
         return make_failure(JournalErrc::damaged, "the journal " + path + " is not a file");
     }
+    // why: nobody else may read it, and SQLite gives what it keeps beside the file the same mode.
+    make_private(path);
     sqlite3* opened = nullptr;
     const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                       SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE;

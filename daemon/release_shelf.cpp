@@ -137,6 +137,18 @@ awaitable<std::vector<ReleaseView>> ReleaseShelf::list() {
     co_return views;
 }
 
+awaitable<std::vector<std::vector<std::string>>> ReleaseShelf::tails() {
+    const std::vector<Item> items = co_await reload();
+    std::vector<std::vector<std::string>> tails;
+    for (const Item& item : items) {
+        auto tail = upgrade::release_tail(item.release);
+        if (!tail.empty()) {
+            tails.push_back(std::move(tail));
+        }
+    }
+    co_return tails;
+}
+
 awaitable<ReleaseShelf::Answer> ReleaseShelf::pick(std::string name) {
     const std::vector<Item> items = co_await reload();
     Picked picked;

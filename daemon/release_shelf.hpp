@@ -40,6 +40,9 @@ public:
     };
     [[nodiscard]] awaitable<Answer> pick(std::string name);
 
+    /// The tails of all releases.
+    [[nodiscard]] awaitable<std::vector<std::vector<std::string>>> tails();
+
 private:
     struct Item {
         std::string name;

@@ -7,6 +7,7 @@
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
 #include "daemon/run_view.hpp"
+#include "upgrade-engine/kept_binary.hpp"
 #include "upgrade-engine/process_facts.hpp"
 
 #include <algorithm>
@@ -227,7 +228,8 @@ UpgradeRuns::UpgradeRuns(
           {.retry = kJournalRetry, .fault = std::move(fault)}
       ),
       pause_slots_(pause_slots_for(config, std::thread::hardware_concurrency())),
-      gate_(home_, {.prepare_slots = config.parallel, .pause_slots = pause_slots_}) {}
+      gate_(home_, {.prepare_slots = config.parallel, .pause_slots = pause_slots_}),
+      kept_root_(config.state_dir + "/kept") {}
 
 UpgradeRuns::~UpgradeRuns() = default;
 
@@ -555,11 +557,18 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     if (before) {
         co_return std::move(*before);
     }
-    auto answer = co_await shelf_.pick(request.to);
+    const bool is_revert = request.kind == "revert";
+    ReleaseShelf::Answer answer;
+    if (!is_revert) {
+        answer = co_await shelf_.pick(request.to);
+    }
     if (answer.problem) {
         co_return std::move(*answer.problem);
     }
-    auto problem = co_await find_problem(request);
+    // why: the ways back of a run are those of its VMs; what was asked for stays as it was asked.
+    RunRequest chosen = request;
+    const std::map<std::string, CameFrom> ways = choose_ways_back(chosen);
+    auto problem = co_await find_problem(chosen);
     if (problem) {
         co_return std::move(*problem);
     }
@@ -576,20 +585,38 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
                     : request.rehearse.empty() ? config_.rehearse
                                                : request.rehearse;
     run->view.request = request;
-    run->view.to = request.to;
     run->view.dry_run = request.dry_run;
     run->view.parallel = std::min(request.parallel.value_or(config_.parallel), config_.parallel);
     run->view.by_uid = static_cast<std::int64_t>(uid);
-    for (const std::string& name : select(request)) {
+    run->view.to = is_revert ? "kept" : request.to;
+    Picks picks;
+    for (const std::string& name : select(chosen)) {
+        picks.push_back(answer.picked);
+        const auto way = ways.find(name);
         run->view.vms.push_back({});
         run->view.vms.back().vm = name;
         const auto seen = registry_.find(name);
         run->view.vms.back().from = seen ? seen->version : std::string();
         run->view.vms.back().from_build_id = seen ? seen->build_id : std::string();
         run->view.vms.back().shape_class = seen ? seen->shape_class : std::string();
-        run->view.vms.back().to_build_id = answer.picked->binary->build_id;
+        run->view.vms.back().to_build_id = answer.picked       ? answer.picked->binary->build_id
+                                           : way != ways.end() ? way->second.build_id
+                                                               : std::string();
         run->view.vms.back().upgrade = upgrade_id_of(run->view.id, run->view.vms.size() - 1);
         run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
+    }
+    std::set<std::string> wanted;
+    for (const RunVmView& vm : run->view.vms) {
+        wanted.insert(is_revert ? vm.to_build_id : std::string());
+    }
+    wanted.erase("");
+    for (const std::string& build_id : wanted) {
+        co_await pick_kept(build_id, picks, *run);
+    }
+    for (auto& picked : picks) {
+        if (picked) {
+            add_kept_tails(*picked);
+        }
     }
     choose_kinds(*run);
     run->before.resize(run->view.vms.size());
@@ -624,12 +651,12 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     log().info(
         "run {}: {} VMs to {}, asked for by uid {}", run->view.id, run->open, run->view.to, uid
     );
-    start_vms(run, std::move(*answer.picked));
+    start_vms(run, std::move(picks));
     end_start(run);
     co_return Started{run->view, true};
 }
 
-void UpgradeRuns::start_vms(const RunPtr& run, ReleaseShelf::Picked picked) {
+void UpgradeRuns::start_vms(const RunPtr& run, Picks picks) {
     run->batch = gate_.add_batch(
         {.parallel = run->view.parallel, .stop_after_failures = run->view.request->max_failures}
     );
@@ -638,6 +665,17 @@ void UpgradeRuns::start_vms(const RunPtr& run, ReleaseShelf::Picked picked) {
     }
     for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
         const std::string name = run->view.vms[i].vm;
+        if (!picks[i]) {
+            const WayBack way = way_back(name);
+            RunVmView refused = make_refused_view(
+                run->facts_of(i),
+                "no_way_back",
+                way.reason,
+                "'qhupd-ctl show " + name + "' shows it."
+            );
+            tasks_.spawn("end of " + name, end_vm(run, i, std::move(refused)));
+            continue;
+        }
         const auto vm = registry_.handle_of(name);
         const bool is_ours = vm && registry_.acquire(name, run->view.id);
         if (!is_ours) {
@@ -655,7 +693,7 @@ void UpgradeRuns::start_vms(const RunPtr& run, ReleaseShelf::Picked picked) {
         run->held[i] = name;
         // why: whoever waits for a rehearsal joins the queue after it, and keeps nobody waiting.
         auto turn = needs_rehearsal(*run, i) ? nullptr : gate_.add_vm(*run->batch);
-        tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, picked, std::move(turn)));
+        tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, *picks[i], std::move(turn)));
     }
 }
 
@@ -702,6 +740,9 @@ awaitable<void> UpgradeRuns::run_vm(
     }
     if (is_our_upgrade_id(vm.unfinished)) {
         co_await end_stray(vm, *folder);
+    }
+    if (run->goal == upgrade::Goal::upgrade && !run->view.dry_run) {
+        co_await keep_source(run, index);
     }
     if (!turn) {
         auto rehearsing = rehearse_first(run, index, vm, picked, *folder);
@@ -764,6 +805,145 @@ awaitable<UpgradeReport> UpgradeRuns::run_engine(
         stop_run(run, "failures");
     }
     co_return report;
+}
+
+// --- the way back -----------------------------------------------------------------------------
+
+UpgradeRuns::WayBack UpgradeRuns::way_back(const std::string& vm) const {
+    WayBack way;
+    const auto seen = registry_.find(vm);
+    const auto from = seen ? find_way_back(history(), vm, seen->build_id) : std::nullopt;
+    if (!from) {
+        way.reason = "No run that is remembered brought the VM to the binary that it runs";
+        return way;
+    }
+    way.version = from->version;
+    way.build_id = from->build_id;
+    way.is_open = kept_.contains(from->build_id);
+    if (way.is_open) {
+        return way;
+    }
+    const auto failed = keeping_.find(from->build_id);
+    way.reason = failed != keeping_.end() && !failed->second.empty()
+                     ? failed->second
+                     : "The binary that it came from, " + from->version + ", is not kept";
+    return way;
+}
+
+/// Where the VMs of a revert go. A run in place of VMs stands for those that it has upgraded.
+std::map<std::string, CameFrom> UpgradeRuns::choose_ways_back(RunRequest& request) const {
+    std::map<std::string, CameFrom> ways;
+    if (request.kind != "revert") {
+        return ways;
+    }
+    const bool is_one = request.vms.size() == 1 && !registry_.handle_of(request.vms.front());
+    const auto run = is_one ? runs_.find(request.vms.front()) : runs_.end();
+    if (run != runs_.end()) {
+        request.vms.clear();
+        for (const RunVmView& vm : run->second->view.vms) {
+            if (vm.outcome == "upgraded" && registry_.handle_of(vm.vm)) {
+                request.vms.push_back(vm.vm);
+                ways[vm.vm] = {vm.from_build_id, vm.from, run->first};
+            }
+        }
+        return ways;
+    }
+    for (const std::string& name : select(request)) {
+        const auto seen = registry_.find(name);
+        const auto from = seen ? find_way_back(history(), name, seen->build_id) : std::nullopt;
+        if (from) {
+            ways[name] = *from;
+        }
+    }
+    return ways;
+}
+
+/// Opens a kept binary for all VMs of the run that go back to it.
+awaitable<void> UpgradeRuns::pick_kept(std::string build_id, Picks& picks, const Run& run) {
+    auto work = [root = kept_root_, build_id] { return upgrade::pin_kept(root, build_id); };
+    const auto binary = co_await blocking(disk_, std::move(work));
+    if (binary.has_error()) {
+        log_failure("opening the kept binary " + build_id, binary.error());
+        kept_.erase(build_id);
+        co_return;
+    }
+    ReleaseShelf::Picked picked;
+    picked.binary = *binary;
+    picked.known_tails = co_await shelf_.tails();
+    for (std::size_t i = 0; i < picks.size(); ++i) {
+        if (run.view.vms[i].to_build_id == build_id) {
+            picks[i] = picked;
+        }
+    }
+}
+
+void UpgradeRuns::add_kept_tails(ReleaseShelf::Picked& picked) const {
+    for (const std::string& build_id : kept_) {
+        picked.known_tails.push_back(upgrade::kept_tail(kept_root_, build_id));
+    }
+}
+
+/// Binaries that a VM runs, or came from.
+std::set<std::string> UpgradeRuns::needed_binaries() const {
+    std::set<std::string> needed;
+    for (const VmView& vm : registry_.list()) {
+        needed.insert(vm.build_id);
+        const auto from = find_way_back(history(), vm.name, vm.build_id);
+        needed.insert(from ? from->build_id : std::string());
+    }
+    return needed;
+}
+
+/// Removes binaries that nobody needs until there is room for one more.
+awaitable<bool> UpgradeRuns::make_room_for_kept() {
+    const std::set<std::string> needed = needed_binaries();
+    for (const std::string& build_id : std::set<std::string>(kept_)) {
+        if (kept_.size() < config_.kept_binaries || needed.contains(build_id)) {
+            continue;
+        }
+        kept_.erase(build_id);
+        auto work = [root = kept_root_, build_id] {
+            upgrade::forget_kept(root, build_id);
+            return 0;
+        };
+        (void)co_await blocking(disk_, std::move(work));
+        log().info("the binary {} is not kept any longer, since no VM needs it", build_id);
+    }
+    co_return kept_.size() < config_.kept_binaries;
+}
+
+/// Keeps what the VM runs now, before it leaves it. An upgrade does not fail for that.
+awaitable<void> UpgradeRuns::keep_source(RunPtr run, std::size_t index) {
+    const std::string build_id = run->view.vms[index].from_build_id;
+    const auto seen = registry_.find(run->view.vms[index].vm);
+    const bool is_under_way = keeping_.contains(build_id) && keeping_[build_id].empty();
+    if (build_id.empty() || !seen || kept_.contains(build_id) || is_under_way ||
+        config_.kept_binaries == 0) {
+        co_return;
+    }
+    keeping_[build_id] = "";
+    const bool has_room = co_await make_room_for_kept();
+    if (!has_room) {
+        keeping_[build_id] = "The binary that it came from is not kept, since kept_binaries in "
+                             "qhupd.conf allows no more of them";
+        co_return;
+    }
+    upgrade::KeepRequest request{
+        .root = kept_root_,
+        .build_id = build_id,
+        .version = seen->version,
+        .pid = static_cast<pid_t>(seen->pid),
+    };
+    auto work = [request] { return upgrade::keep_binary(request); };
+    const Result<void> kept = co_await blocking(disk_, std::move(work));
+    if (kept.has_error()) {
+        log_failure("keeping the way back of " + seen->name, kept.error());
+        keeping_[build_id] = kept.error().message;
+        co_return;
+    }
+    log().info("QEMU {} ({}) is kept for the way back", seen->version, build_id);
+    kept_.insert(build_id);
+    keeping_.erase(build_id);
 }
 
 // --- rehearsal before an upgrade --------------------------------------------------------------
@@ -1157,6 +1337,9 @@ awaitable<void> UpgradeRuns::start_recovery() {
     if (found.has_error()) {
         log_failure("looking for unfinished upgrades", found.error());
     }
+    auto kept = [root = kept_root_] { return upgrade::list_kept(root); };
+    const std::vector<std::string> trees = co_await blocking(disk_, std::move(kept));
+    kept_.insert(trees.begin(), trees.end());
     co_await registry_.refresh();
     // why: not those of VMs that are there, whose QEMU may be about to use what it was told.
     std::set<std::string> folders;

@@ -23,6 +23,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -65,6 +66,15 @@ public:
     /// @param uid  who asked
     /// Errors: a Problem, not_abortable: the run only finishes what a daemon before us began
     std::variant<RunView, Problem> abort(const std::string& id, uid_t uid);
+
+    /// Whether a VM can go back to the binary that it came from.
+    struct WayBack {
+        bool is_open = false;
+        std::string version;  ///< that it would go back to; "" if it came from nowhere
+        std::string build_id; ///< of that binary
+        std::string reason;   ///< why it is not open
+    };
+    WayBack way_back(const std::string& vm) const;
 
     /// May this VM go to that release? Touches nothing.
     [[nodiscard]] awaitable<std::variant<CheckView, Problem>> check(std::string vm, std::string to);
@@ -120,7 +130,14 @@ private:
     void stop_run(const RunPtr& run, std::string by);
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
     std::vector<std::string> select(const RunRequest& request) const;
-    void start_vms(const RunPtr& run, ReleaseShelf::Picked picked);
+    using Picks = std::vector<std::optional<ReleaseShelf::Picked>>; // by index; none: no way back
+    void start_vms(const RunPtr& run, Picks picks);
+    std::map<std::string, CameFrom> choose_ways_back(RunRequest& request) const;
+    [[nodiscard]] awaitable<void> pick_kept(std::string build_id, Picks& picks, const Run& run);
+    void add_kept_tails(ReleaseShelf::Picked& picked) const;
+    [[nodiscard]] awaitable<void> keep_source(RunPtr run, std::size_t index);
+    [[nodiscard]] awaitable<bool> make_room_for_kept();
+    std::set<std::string> needed_binaries() const;
     RunHistory history() const;
     void choose_kinds(Run& run) const;
     bool needs_rehearsal(const Run& run, std::size_t index) const;
@@ -169,6 +186,9 @@ private:
     upgrade::SlotGate gate_;
     std::map<std::string, RunPtr> runs_;
     std::vector<std::string> order_; // of ids, oldest first
+    std::string kept_root_;
+    std::set<std::string> kept_;                 // build ids of binaries that VMs can go back to
+    std::map<std::string, std::string> keeping_; // those that are being kept, or why they cannot be
     bool is_stopping_ = false;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "upgrade-engine/steps.hpp"
 
+#include "upgrade-engine/kept_binary.hpp"
 #include "upgrade-engine/recovery.hpp"
 #include "upgrade-engine/warnings.hpp"
 
@@ -258,10 +259,15 @@ awaitable<StepResult> wait_until_prepared(StepContext& context) {
 }
 
 PrepareRequest make_prepare_request(const StepContext& context) {
+    std::vector<std::string> argv = context.argv;
+    // why: a kept binary is started by its own loader, which takes its words away again, so that
+    // the process has the command line that was planned.
+    const std::vector<std::string> loader = loader_words(context.request.binary->release);
+    argv.insert(argv.begin() + (argv.empty() ? 0 : 1), loader.begin(), loader.end());
     return {
         context.request.upgrade,
         context.request.binary->fd.get(),
-        context.argv,
+        std::move(argv),
         context.before.pidfile,
         context.request.config.lease,
     };

@@ -36,18 +36,45 @@ list_from(const nlohmann::json& body, const char* key, View (*from_json)(const n
     return values;
 }
 
+std::string text_of(const nlohmann::json& object, const char* key) {
+    const auto found = object.find(key);
+    return found != object.end() && found->is_string() ? printable(found->get<std::string>()) : "";
+}
+
+/// Whether the VM can go back to where it came from; "" if it never moved.
+std::string way_back_line(const nlohmann::json& vm) {
+    const auto way = vm.is_object() ? vm.find("way_back") : vm.end();
+    if (!vm.is_object() || way == vm.end() || !way->is_object() ||
+        text_of(*way, "version").empty()) {
+        return {};
+    }
+    const auto open = way->find("open");
+    const bool is_open = open != way->end() && open->is_boolean() && open->get<bool>();
+    return text_of(vm, "name") + ": the way back to " + text_of(*way, "version") + " is " +
+           (is_open ? "open" : "closed: " + text_of(*way, "reason")) + ".\n";
+}
+
+std::string ways_back(const nlohmann::json& body) {
+    std::string lines;
+    const auto vms = body.find("vms");
+    for (const auto& vm : vms != body.end() && vms->is_array() ? *vms : nlohmann::json::array()) {
+        lines += way_back_line(vm);
+    }
+    return lines.empty() ? lines : "\n" + lines;
+}
+
 } // namespace
 
 ExitStatus run_list(Client& client, const Options& options) {
     return show_document(client, options, "/v1/vms", [](const nlohmann::json& body) {
-        return render_vms(list_from(body, "vms", daemon::vm_from_json));
+        return render_vms(list_from(body, "vms", daemon::vm_from_json)) + ways_back(body);
     });
 }
 
 ExitStatus run_show(Client& client, const Options& options) {
     const std::string target = "/v1/vms/" + percent_encoded(options.vms.front());
     return show_document(client, options, target, [](const nlohmann::json& body) {
-        return render_vm(daemon::vm_from_json(body));
+        return render_vm(daemon::vm_from_json(body)) + way_back_line(body);
     });
 }
 

@@ -30,12 +30,20 @@ bool confirm(const Options& options) {
         what = options.vms.size() == 1 ? options.vms.front()
                                        : std::to_string(options.vms.size()) + " VMs";
     }
-    const bool is_rehearsal = options.command == Command::rehearse;
-    tell(
-        (is_rehearsal ? "Pause " : "Upgrade ") + printable(what) +
-        (is_rehearsal ? " for a moment, to try release " : " to ") + printable(options.to) +
-        (is_rehearsal ? "? [y/N] " : " while running? [y/N] ")
-    );
+    if (options.command == Command::revert) {
+        tell("Take " + printable(what) + " back to the QEMU before, while running? [y/N] ");
+    }
+    if (options.command == Command::rehearse) {
+        tell(
+            "Pause " + printable(what) + " for a moment, to try release " + printable(options.to) +
+            "? [y/N] "
+        );
+    }
+    if (options.command == Command::upgrade) {
+        tell(
+            "Upgrade " + printable(what) + " to " + printable(options.to) + " while running? [y/N] "
+        );
+    }
     std::array<char, 16> answer{};
     const bool is_read = std::fgets(answer.data(), answer.size(), stdin) != nullptr;
     return is_read && (answer[0] == 'y' || answer[0] == 'Y');
@@ -151,7 +159,9 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
         return ExitStatus::nothing_to_do;
     }
     const daemon::RunRequest request{
-        .kind = options.command == Command::rehearse ? "rehearsal" : "upgrade",
+        .kind = options.command == Command::rehearse ? "rehearsal"
+                : options.command == Command::revert ? "revert"
+                                                     : "upgrade",
         .vms = options.vms,
         .all = options.all,
         .to = options.to,

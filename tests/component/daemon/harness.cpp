@@ -118,20 +118,20 @@ void Host::serve() {
 }
 
 void Host::write_config() const {
-    std::ofstream(dir_ / "conf") << "control_dir = \"" << dir_ / "vms"
-                                 << "\"\n"
-                                 << "releases_dir = \"" << dir_ / "releases"
-                                 << "\"\n"
-                                 << "state_dir = \"" << dir_ / "state"
-                                 << "\"\n"
-                                 << extra_config
-                                 << (extra_config.find("rehearse") == std::string::npos
-                                         ? "\nrehearse = \"none\""
-                                         : "")
-                                 << "\n[discovery]\nqmp = [\"" << dir_ / "q/*.qmp"
-                                 << "\"]\n[api]\nsocket = \"" << api_socket()
-                                 << "\"\ngroup = \"\"\n[deadlines]\nverify = \"" << verify
-                                 << "\"\nrequest = \"1s\"\n";
+    std::ofstream(
+        dir_ / "conf"
+    ) << "control_dir = \""
+      << dir_ / "vms"
+      << "\"\n"
+      << "releases_dir = \"" << dir_ / "releases"
+      << "\"\n"
+      << "state_dir = \"" << dir_ / "state"
+      << "\"\n"
+      << extra_config
+      << (extra_config.find("rehearse") == std::string::npos ? "\nrehearse = \"none\"" : "")
+      << "\nkept_binaries = 0\n[discovery]\nqmp = [\"" << dir_ / "q/*.qmp"
+      << "\"]\n[api]\nsocket = \"" << api_socket() << "\"\ngroup = \"\"\n[deadlines]\nverify = \""
+      << verify << "\"\nrequest = \"1s\"\n";
 }
 
 pid_t Host::spawn(

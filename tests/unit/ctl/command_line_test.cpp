@@ -85,6 +85,12 @@ TEST_CASE("what shall be rehearsed is understood", "[ctl][command_line]") {
     CHECK(options_of({"upgrade", "vm1", "--to", "x", "--no-rehearse"}).rehearse == "none");
 }
 
+TEST_CASE("a revert names no release", "[ctl][command_line]") {
+    CHECK(status_of({"revert"}) == 64);
+    CHECK(status_of({"revert", "vm1", "--to", "deb13"}) == 64);
+    CHECK(std::get<Options>(parse({"revert", "vm1", "vm2"})).command == Command::revert);
+}
+
 TEST_CASE("a word that is no command is named", "[ctl][command_line]") {
     const auto parsed = parse({"foo", "vm1"});
     const auto* early = std::get_if<EarlyExit>(&parsed);

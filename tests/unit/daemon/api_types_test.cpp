@@ -175,3 +175,12 @@ TEST_CASE("a request for a rehearsal, and for rehearsals before upgrades", "[dae
     CHECK_FALSE(error_of(R"({"vms": ["a"], "to": "x", "pause_budget_ms": 0})") == "no error");
     CHECK_FALSE(error_of(R"({"vms": ["a"], "to": "x", "pause_budget_ms": 30001})") == "no error");
 }
+
+TEST_CASE("a revert names no release", "[daemon][api_types]") {
+    const auto request = parse_run_request(R"({"vms": ["a"], "kind": "revert"})");
+    REQUIRE(request.has_value());
+    CHECK(request->kind == "revert");
+    CHECK(run_request_from_json(to_json(*request)) == *request);
+    CHECK_FALSE(error_of(R"({"vms": ["a"], "kind": "revert", "to": "x"})") == "no error");
+    CHECK_FALSE(error_of(R"({"vms": ["a"]})") == "no error");
+}

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The way back with real guests: a VM returns to the very binary that it ran, also when its package, a library of it and its
+firmware are gone from the disk and the daemon was started again in between.
+"""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+from case import QemuTest, find_qemu, main
+from daemon import Daemon
+from firmware import FirmwareGuest
+from guest import roots_folder
+from pair import assert_runs_on_one
+
+REFUSED = 6
+LIBRARY = "libpixman-1.so.0"
+
+
+class RevertTest(QemuTest):
+    def daemon(self, **options):
+        # qhupd trusts no binary where others may write, and keeps them below its state_dir
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="qhup-reverts-", dir=roots_folder()))
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        daemon = Daemon({"deb12": find_qemu("7.2"), "deb13": find_qemu("10.0")}, folder=folder, **options).start()
+        self.addCleanup(daemon.stop)
+        return daemon
+
+    def package(self):
+        """A QEMU of its own: binary, firmware, and a library that only it uses."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="qhup-package-", dir=roots_folder()))
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        qemu = find_qemu("7.2")
+        folder.chmod(0o755)
+        (folder / "bin").mkdir()
+        (folder / "lib").mkdir()
+        shutil.copy(qemu, folder / "bin" / "qemu-system-x86_64")
+        shutil.copytree(qemu.parent.parent / "share", folder / "share", ignore=shutil.ignore_patterns("edk2-*"))
+        shutil.copy(pathlib.Path("/usr/lib/x86_64-linux-gnu") / LIBRARY, folder / "lib" / LIBRARY)
+        return folder
+
+    def start_from(self, package, name):
+        before = os.environ.get("LD_LIBRARY_PATH")
+        os.environ["LD_LIBRARY_PATH"] = str(package / "lib")
+        try:
+            vm = self.stack.enter_context(FirmwareGuest(package / "bin" / "qemu-system-x86_64", name=name))
+            vm.wait_ready()
+        finally:
+            if before is None:
+                del os.environ["LD_LIBRARY_PATH"]
+            else:
+                os.environ["LD_LIBRARY_PATH"] = before
+        maps = pathlib.Path(f"/proc/{vm.pid()}/maps").read_text()
+        self.assertIn(f"{package}/lib/{LIBRARY}", maps)
+        return vm
+
+    def entry(self, daemon, *words, status=0):
+        return daemon.json(*words, status=status)["vms"][0]
+
+    def assert_version(self, vm, major):
+        assert_runs_on_one(vm)
+        vm.check()
+        self.assertEqual(vm.qmp.execute("query-version")["qemu"]["major"], major)
+
+    def test_vm_goes_back_to_a_binary_whose_package_is_gone_after_a_restart_of_the_daemon(self):
+        package = self.package()
+        vm = self.start_from(package, "back")
+        daemon = self.daemon(top="kept_binaries = 4")
+        first = daemon.json("list")["vms"][0]["build_id"]
+        self.assertEqual(self.entry(daemon, "upgrade", vm.name, "--to", "deb13")["outcome"], "upgraded")
+        self.assert_version(vm, 10)
+        shutil.rmtree(package)
+        daemon.kill()
+        daemon.start()
+        listed = daemon.json("list")["vms"][0]
+        self.assertTrue(listed["way_back"]["open"], listed)
+        self.assertIn("the way back to 7.2", daemon.ctl("list").stdout)
+        entry = self.entry(daemon, "revert", vm.name)
+        self.assertEqual(entry["outcome"], "upgraded", entry)
+        self.assert_version(vm, 7)
+        listed = daemon.json("list")["vms"][0]
+        self.assertEqual(listed["build_id"], first)
+        maps = pathlib.Path(f"/proc/{vm.pid()}/maps").read_text()
+        self.assertIn(f"{daemon.folder}/state/kept/{first}/lib/{LIBRARY}", maps)
+        # and forth again, by the run that brought it back; then as any VM
+        run = daemon.json("status")["runs"][0]["id"]
+        self.assertEqual(self.entry(daemon, "revert", run)["outcome"], "upgraded")
+        self.assert_version(vm, 10)
+        self.assertEqual(self.entry(daemon, "revert", vm.name)["outcome"], "upgraded")
+        self.assert_version(vm, 7)
+        self.assertEqual(self.entry(daemon, "upgrade", vm.name, "--to", "deb13")["outcome"], "upgraded")
+        self.assert_version(vm, 10)
+        words = pathlib.Path(f"/proc/{vm.pid()}/cmdline").read_text().split("\0")
+        self.assertNotIn(f"{daemon.folder}/state/kept/{first}/share/qemu", words, "arguments pile up")
+
+    def test_vm_without_a_way_back_is_refused_with_the_reason(self):
+        vm = self.start("7.2", kind=FirmwareGuest, net=False, name="forth")
+        daemon = self.daemon(top="kept_binaries = 0")
+        self.assertEqual(self.entry(daemon, "revert", vm.name, status=REFUSED)["code"], "no_way_back")
+        self.assertEqual(self.entry(daemon, "upgrade", vm.name, "--to", "deb13")["outcome"], "upgraded")
+        entry = self.entry(daemon, "revert", vm.name, status=REFUSED)
+        self.assertEqual(entry["code"], "no_way_back")
+        self.assertIn("not kept", entry["message"])
+        self.assertIn("closed", daemon.ctl("list").stdout)
+        self.assert_version(vm, 10)
+
+
+if __name__ == "__main__":
+    main()
