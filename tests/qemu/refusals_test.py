@@ -41,8 +41,8 @@ AT_START = [
         ("vnc/", "vnc"),
     ),
     ({"extra": ["-device", "ne2k_pci,id=nic9"]}, ("device/nic9", "device")),
-    ({"extra": ["-device", "intel-hda,id=hda0"]}, ("device/hda0", "device")),
     ({"extra": ["-object", "can-bus,id=can0"]}, ("object/can0", "object")),
+    ({"extra": ["-device", "edu,id=edu0"]}, ("device/edu0", "device")),
     ({"extra": ["-icount", "shift=auto"]}, ("vm", "icount")),
     ({"machine": "isapc"}, ("vm", "machine")),
     (

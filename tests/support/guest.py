@@ -75,11 +75,14 @@ def find_qemu(base, *, stock=False):
 
 
 @functools.cache
-def find_guest():
-    """The folder with vmlinuz and initrd; made if need be (seconds). $QHUP_GUEST comes first."""
-    folder = os.environ.get("QHUP_GUEST")
+def find_guest(*, devices=False):
+    """The folder with vmlinuz and initrd; made if need be (seconds). $QHUP_GUEST comes first.
+
+    `devices`: the kernel with drivers for devices that no cloud has; $QHUP_GUEST_DEVICES comes first.
+    """
+    folder = os.environ.get("QHUP_GUEST_DEVICES" if devices else "QHUP_GUEST")
     if not folder:
-        folder = last_line([ROOT / "tests" / "guest" / "build-guest"])
+        folder = last_line([ROOT / "tests" / "guest" / "build-guest", *(["--devices"] if devices else [])])
     return pathlib.Path(folder)
 
 
@@ -111,6 +114,12 @@ class Guest:
     cpu: str = "qemu64"
     disk: Disk | None = field(default_factory=Disk)
     queues: int = 1  # of the NIC
+    display: str | None = "VGA"  # the type of the display device
+    machine_options: str = ""  # e.g. ",smm=on"
+    append: str = ""  # more words for the kernel
+    devices: bool = False  # the guest with drivers for other devices; `modules` names those to load
+    modules: str = ""
+    console: bool = False  # a shell on the second serial port: see console.py
     mode: str = "idle"  # or load; see tests/guest/README.md
     parameters: dict = field(default_factory=dict)  # more of the guest's parameters, without "qhup."
     vnc: str | None = "unix"  # or HOST:DISPLAY, or None
@@ -148,6 +157,10 @@ class Guest:
     @property
     def serial_path(self):
         return self.folder / "serial.sock"
+
+    @property
+    def console_path(self):
+        return self.folder / "console.sock"
 
     @property
     def vnc_path(self):
@@ -227,9 +240,9 @@ class Guest:
             self.serial.expect_end()
         processes.end_processes(processes.processes_naming(f"{self.folder}/"), grace=0)
 
-    def wait_ready(self, timeout=90.0):
+    def wait_ready(self, timeout=None):
         """Until the guest has booted and counts."""
-        self.serial.wait_ready(timeout)
+        self.serial.wait_ready(timeout or (300 if self.devices else 90))
 
     # -- asking
 
@@ -283,14 +296,19 @@ class Guest:
         for firmware in self.firmware_dirs:
             arguments += ["-L", str(firmware)]
         arguments += self._machine_arguments()
-        arguments += ["-kernel", str(find_guest() / "vmlinuz"), "-initrd", str(find_guest() / "initrd")]
+        kernel = find_guest(devices=self.devices)
+        arguments += ["-kernel", str(kernel / "vmlinuz"), "-initrd", str(kernel / "initrd")]
         arguments += ["-append", self.kernel_command_line()]
         arguments += ["-chardev", f"socket,id=serial0,path={self.serial_path},server=on,wait=off"]
         arguments += ["-serial", "chardev:serial0"]
+        if self.console:
+            arguments += ["-chardev", f"socket,id=serial1,path={self.console_path},server=on,wait=off"]
+            arguments += ["-serial", "chardev:serial1"]
         for monitor, path in (("mon0", self.daemon_qmp_path), ("mon1", self.test_qmp_path)):
             arguments += ["-chardev", f"socket,id={monitor},path={path},server=on,wait=off"]
             arguments += ["-mon", f"chardev={monitor},mode=control"]
-        arguments += ["-device", "VGA,id=vga0"]
+        if self.display is not None:
+            arguments += ["-device", f"{self.display},id=vga0"]
         if self.vnc is not None:
             arguments += ["-vnc", f"unix:{self.vnc_path}" if self.vnc == "unix" else self.vnc]
         arguments += ["-object", "rng-random,id=rng0,filename=/dev/urandom"]
@@ -314,16 +332,22 @@ class Guest:
             words.append(f"qhup.ip={self.tap.cidr}")
         if self.disk is None:
             words.append("qhup.disk=none")
+        if self.append:
+            words.append(self.append)
+        if self.modules:
+            words.append(f"qhup.modules={self.modules}")
+        if self.console:
+            words.append("qhup.console=ttyS1")
         words += [f"qhup.{name}={value}" for name, value in self.parameters.items()]
         return " ".join(words)
 
     def _machine_arguments(self):
         if self.ram == "hot-upgrade":
-            return ["-machine", f"{self.machine_type},hot-upgrade=on"]
+            return ["-machine", f"{self.machine_type},hot-upgrade=on{self.machine_options}"]
         if self.ram == "memfd":
             backend = f"memory-backend-memfd,id=ram0,size={self.memory_mib}M,share=on"
-            return ["-object", backend, "-machine", f"{self.machine_type},memory-backend=ram0"]
-        return ["-machine", self.machine_type]
+            return ["-object", backend, "-machine", f"{self.machine_type},memory-backend=ram0{self.machine_options}"]
+        return ["-machine", self.machine_type + self.machine_options]
 
     def _disk_arguments(self):
         disk = self.disk
