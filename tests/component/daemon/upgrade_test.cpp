@@ -372,7 +372,7 @@ TEST_CASE("the first VM of a kind is rehearsed, and the others follow", "[daemon
 
 TEST_CASE("a kind that fails its rehearsal is not touched any further", "[daemon][rehearsal]") {
     Host host(3);
-    host.extra_config = std::string(kPatient) + "rehearse = \"first\"";
+    host.extra_config = std::string(kPatient) + "parallel = 1\nrehearse = \"first\"";
     host.options(0).vm.reactions["hot-upgrade-load"].error_code = "load-failed";
     host.options(0).vm.reactions["hot-upgrade-load"].error_phase = "load";
     host.options(2).vm.machine = "pc-q35-7.2";
