@@ -741,9 +741,6 @@ awaitable<void> UpgradeRuns::run_vm(
     if (is_our_upgrade_id(vm.unfinished)) {
         co_await end_stray(vm, *folder);
     }
-    if (run->goal == upgrade::Goal::upgrade && !run->view.dry_run) {
-        co_await keep_source(run, index);
-    }
     if (!turn) {
         auto rehearsing = rehearse_first(run, index, vm, picked, *folder);
         std::optional<RunVmView> end = co_await std::move(rehearsing);
@@ -751,9 +748,14 @@ awaitable<void> UpgradeRuns::run_vm(
             co_await end_vm(run, index, std::move(*end));
             co_return;
         }
-        turn = gate_.add_vm(*run->batch);
     }
     const upgrade::Goal goal = run->goal;
+    if (goal == upgrade::Goal::upgrade && !run->view.dry_run) {
+        co_await keep_source(run, index);
+    }
+    if (!turn) {
+        turn = gate_.add_vm(*run->batch);
+    }
     auto work_on_it = run_engine(run, index, vm, picked, *folder, std::move(turn), goal);
     const UpgradeReport report = co_await std::move(work_on_it);
     RunVmView view = say_why_stopped(

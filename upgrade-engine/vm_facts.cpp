@@ -502,7 +502,7 @@ std::optional<std::uint64_t> parse_memlock_limit(std::string_view limits_text) {
 }
 
 std::optional<std::uint64_t> parse_available_memory(std::string_view meminfo_text) {
-    const auto kib = number_after(meminfo_text, "MemAvailable:");
+    const auto kib = find_number(meminfo_text, "MemAvailable:");
     return kib ? std::optional(*kib * 1024) : std::nullopt;
 }
 

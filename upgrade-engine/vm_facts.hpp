@@ -202,6 +202,10 @@ struct ProcessFacts {
 /// tap. Lines that are not as expected are left out.
 [[nodiscard]] LinkCounters parse_link_counters(std::string_view net_dev_text);
 
+/// The number that follows `key` at the beginning of a line, as in files of /proc and of control
+/// groups; nothing if there is no such line, or a word in its place.
+[[nodiscard]] std::optional<std::uint64_t> find_number(std::string_view text, std::string_view key);
+
 /// MemAvailable in /proc/meminfo; nothing if it is not there.
 [[nodiscard]] std::optional<std::uint64_t> parse_available_memory(std::string_view meminfo_text);
 

@@ -30,6 +30,8 @@ struct Scenario {
     std::vector<std::string> marks;
     std::function<void(FakeVmOptions&)> set_up;
     std::function<void(Host&)> act; ///< while the upgrade goes on
+    const char* config = "";        ///< more lines of qhupd.conf
+    const char* command = "upgrade";
 };
 
 bool has_command(Host& host, const std::string& command) {
@@ -64,6 +66,17 @@ const std::vector<Scenario>& scenarios() {
           "finished"},
          [](FakeVmOptions&) {},
          {}},
+        {"it is rehearsed first",
+         {"rehearse", "ending_rehearsal"},
+         [](FakeVmOptions&) {},
+         {},
+         "leases.frozen = \"10s\"\nrehearse = \"first\""},
+        {"it is only rehearsed",
+         {"rehearsed"},
+         [](FakeVmOptions&) {},
+         {},
+         "leases.frozen = \"10s\"\n",
+         "rehearse"},
         {"the standby is given up",
          {"discarding", "refused"},
          [](FakeVmOptions& vm) {
@@ -142,6 +155,7 @@ void check_end(Host& host, bool was_told_lost) {
             const bool is_lost = was_told_lost && i == 0;
             CHECK(
                 (outcome == "upgraded" || outcome == "rolled_back" || outcome == "refused" ||
+                 outcome == "rehearsed" ||
                  (is_lost && (outcome == "needs_operator" || outcome == "lost_contact")))
             );
             if (outcome != "needs_operator" && outcome != "lost_contact") {
@@ -163,7 +177,7 @@ void check_end(Host& host, bool was_told_lost) {
 
 void start_and_die(Host& host, const Scenario& scenario) {
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({"upgrade", "--all", "--to", "new"});
+    const pid_t ctl = host.start_ctl({scenario.command, "--all", "--to", "new"});
     if (scenario.act) {
         scenario.act(host);
     }
@@ -181,6 +195,7 @@ TEST_CASE("a daemon that dies at any mark of its journal leaves no VM behind", "
                 DYNAMIC_SECTION(scenario.name << ": " << mark << moment) {
                     Host host(2);
                     scenario.set_up(host.options(0).vm);
+                    host.extra_config = scenario.config;
                     if (scenario.act) {
                         host.verify = "2s";
                     }

@@ -255,15 +255,19 @@ class NetRig:
         return self.inside(lambda: socket.socket(family, kind))
 
     def connect(self, host, port, timeout=10.0):
-        """A TCP connection from inside the namespace."""
-        sock = self.socket()
-        try:
-            sock.settimeout(timeout)
-            sock.connect((host, port))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        """A TCP connection from inside the namespace. A guest that has just booted on a busy host may answer late."""
+        deadline = time.monotonic() + timeout
+        while True:
+            sock = self.socket()
+            try:
+                sock.settimeout(timeout)
+                sock.connect((host, port))
+                return sock
+            except BaseException as error:
+                sock.close()
+                if not isinstance(error, OSError) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def _inside(self, *arguments):
         self._ip("-n", self.name, *arguments)

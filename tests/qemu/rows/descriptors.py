@@ -34,21 +34,3 @@ class StraySocket(Blocked):
     blocker = "descriptor"
     group = "descriptors-blocked"
     id = "fd/59"
-
-
-class GivenDescriptor(Blocked):
-    thing = "descriptor given with `getfd` and not used"
-    blocker = "descriptor"
-    group = "descriptors-getfd"
-    id = "getfd/orphan"
-
-    def begin(self, vm):
-        read, write = os.pipe()
-        vm.qmp.send_fd("orphan", read)
-        os.close(read)
-        os.close(write)
-
-    def finish(self, vm):
-        # The remedy helps
-        vm.qmp.execute("closefd", fdname="orphan")
-        assert not vm.qmp.execute("query-hot-upgrade")["blockers"]

@@ -544,14 +544,17 @@ class UsedDimm(Row):
         vm.qmp.execute("object-del", id="used0")
 
 
-class UnnotedChange(Blocked):
-    thing = "change since the start that is no addition or removal (set-action)"
-    blocker = "shape-changed"
+class SetAction(Row):
+    thing = "what is done at a reboot, as set with `set-action`"
+    means = "the same is done"
+    group = "hotplug-actions"
 
     def begin(self, vm):
         vm.qmp.execute("set-action", reboot="shutdown")
-        # Neither do changes that cross hide it.
-        vm.qmp.execute("object-add", id="rng-added", **{"qom-type": "rng-builtin"})
+
+    def finish(self, vm):
+        vm.qmp.execute("system_reset")
+        vm.qmp.wait_event("SHUTDOWN", 10)
 
 
 class FailoverNic(Blocked):
