@@ -72,8 +72,9 @@ class ZPage(unittest.TestCase):
         page = table(ROWS, RESULTS)
         if WRITE:
             PAGE.write_text(page)
-        self.assertNotIn("FAILED", page)
-        self.assertEqual(PAGE.read_text(), page, "docs/survival.md is stale; run this program with --write")
+        self.assertFalse([key for key, result in RESULTS.items() if "FAILED" in result])
+        stale = set(page.splitlines()) ^ set(PAGE.read_text().splitlines())
+        self.assertFalse(stale, "docs/survival.md is stale; run this program with --write")
 
 
 add_groups()

@@ -30,7 +30,11 @@ def connect(address, timeout=10.0):
     """A connection to a path or to (host, port)."""
     client = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
     client.settimeout(timeout)
-    client.connect(address if isinstance(address, tuple) else str(address))
+    try:
+        client.connect(address if isinstance(address, tuple) else str(address))
+    except BaseException:
+        client.close()
+        raise
     return client
 
 
@@ -449,8 +453,16 @@ class PtySocat(EchoRow):
         self.socat = subprocess.Popen(["socat", f"{pty},raw,echo=0", f"UNIX-LISTEN:{self.path}"])
         vm.rig.stack.callback(self.socat.wait)
         vm.rig.stack.callback(self.socat.kill)
-        wait_for(self.path.exists, 5, "socat listens")
-        return self.keep(vm, connect(self.path))
+        # Its socket is there before it listens.
+        sockets = []
+
+        def connects():
+            with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+                sockets.append(connect(self.path))
+            return sockets
+
+        wait_for(connects, 10, "socat listens")
+        return self.keep(vm, sockets[0])
 
     def after(self, vm, moved):
         super().after(vm, moved)

@@ -388,8 +388,11 @@ class Counters(Row):
         return found
 
     def before(self, vm):
-        self.had = self.read(vm)
-        assert self.had[("chain0", "wr_bytes")] and self.had[("chain0", "wr_highest_offset")], self.had
+        def has_written():
+            self.had = self.read(vm)
+            return self.had[("chain0", "wr_bytes")] and self.had[("chain0", "wr_highest_offset")]
+
+        wait_for(has_written, 60, "the guest writes to its disk")
 
     def after(self, vm, moved):
         has = self.read(vm)
