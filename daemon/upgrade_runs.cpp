@@ -141,20 +141,6 @@ check_on_strand(Strand strand, QmpVmPortConfig config, upgrade::UpgradeRequest r
 
 } // namespace
 
-/// The VMs of one kind of machine in a run: one of them is rehearsed, the others wait for it.
-struct UpgradeRuns::KindGate {
-    enum class State : std::uint8_t {
-        nobody,    ///< whoever comes first rehearses
-        rehearses, ///< one does
-        passed,    ///< the release can take this kind
-        failed,    ///< it cannot
-    };
-    State state = State::nobody;
-    std::string vm;     ///< that was, or is, rehearsed
-    std::string reason; ///< why it failed
-    std::vector<std::shared_ptr<Notifier>> waiting;
-};
-
 /// A run and those who follow it.
 struct UpgradeRuns::Run {
     RunView view;
@@ -165,9 +151,10 @@ struct UpgradeRuns::Run {
     std::vector<std::vector<StepView>> before; // steps of daemons before us, by index
     std::size_t open = 0;                      // VMs without an outcome
     std::optional<upgrade::BatchId> batch;
-    bool is_starting = false;              // it is not in the journal yet, and may never be
-    std::string rehearse = "none";         // none, first, all
-    std::map<std::string, KindGate> kinds; // by shape class; only those that must be rehearsed
+    bool is_starting = false;           // it is not in the journal yet, and may never be
+    std::string rehearse = "none";      // none, first, all
+    upgrade::RehearsalOrder rehearsals; // of the VMs that are, or that wait for another one
+    std::vector<std::shared_ptr<Notifier>> waiting; // for what becomes of a rehearsal
     upgrade::Goal goal = upgrade::Goal::upgrade;
     std::map<std::size_t, bool> is_rehearsing; // by index: before its upgrade, right now
 
@@ -311,10 +298,8 @@ void UpgradeRuns::stop_run(const RunPtr& run, std::string by) {
     if (run->batch) {
         gate_.stop_batch(*run->batch);
     }
-    for (auto& [kind, gate] : run->kinds) {
-        for (const auto& waiting : gate.waiting) {
-            waiting->notify();
-        }
+    for (const auto& waiting : run->waiting) {
+        waiting->notify();
     }
 }
 
@@ -673,6 +658,7 @@ void UpgradeRuns::start_vms(const RunPtr& run, Picks picks) {
                 way.reason,
                 "'qhupd-ctl show " + name + "' shows it."
             );
+            leave_rehearsals(run, i);
             tasks_.spawn("end of " + name, end_vm(run, i, std::move(refused)));
             continue;
         }
@@ -687,12 +673,13 @@ void UpgradeRuns::start_vms(const RunPtr& run, Picks picks) {
                 other.empty() ? "'qhupd-ctl list' shows what is there."
                               : "Wait until it has finished: qhupd-ctl status " + other + "."
             );
+            leave_rehearsals(run, i);
             tasks_.spawn("end of " + name, end_vm(run, i, std::move(refused)));
             continue;
         }
         run->held[i] = name;
         // why: whoever waits for a rehearsal joins the queue after it, and keeps nobody waiting.
-        auto turn = needs_rehearsal(*run, i) ? nullptr : gate_.add_vm(*run->batch);
+        auto turn = run->rehearsals.contains(i) ? nullptr : gate_.add_vm(*run->batch);
         tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, *picks[i], std::move(turn)));
     }
 }
@@ -729,6 +716,7 @@ awaitable<void> UpgradeRuns::run_vm(
         if (turn) {
             co_await turn->finish(true);
         }
+        leave_rehearsals(run, index);
         RunVmView refused = make_refused_view(
             run->facts_of(index),
             wire_code_of(folder.error().code),
@@ -958,45 +946,68 @@ RunHistory UpgradeRuns::history() const {
     return runs;
 }
 
-/// Which kinds of machines this run rehearses.
+/// Which VMs of this run are rehearsed, or wait for the rehearsal of another one.
 void UpgradeRuns::choose_kinds(Run& run) const {
     const RunHistory before = history();
-    std::set<std::pair<std::string, std::string>> seen; // class, and the binary that it is on
-    for (const RunVmView& vm : run.view.vms) {
-        const bool is_new = seen.emplace(vm.shape_class, vm.from_build_id).second;
+    for (std::size_t i = 0; i < run.view.vms.size(); ++i) {
+        const RunVmView& vm = run.view.vms[i];
         const bool can_change = vm.from_build_id.empty() || vm.from_build_id != vm.to_build_id;
-        if (run.rehearse == "none" || !is_new || !can_change || vm.shape_class.empty()) {
+        if (run.rehearse == "none" || !can_change || vm.shape_class.empty()) {
             continue;
         }
         const bool is_asked =
             run.rehearse == "all" ||
             !is_way_proven(before, vm.shape_class, vm.from_build_id, vm.to_build_id);
         if (is_asked) {
-            run.kinds.try_emplace(vm.shape_class);
+            run.rehearsals.add(i, vm.shape_class + " " + vm.from_build_id);
         }
     }
 }
 
-bool UpgradeRuns::needs_rehearsal(const Run& run, std::size_t index) const {
-    return run.kinds.contains(run.view.vms[index].shape_class);
-}
-
 /// A rehearsal has ended: those that wait for it go on, each in its way.
-void UpgradeRuns::end_kind(const RunPtr& run, KindGate& gate, const RunVmView& view) {
-    using State = KindGate::State;
-    gate.reason = view.message;
-    gate.state = view.rehearsal && view.rehearsal->result == "passed" ? State::passed
-                 : is_about_the_kind(view.code)                       ? State::failed
-                                                                      : State::nobody;
+void UpgradeRuns::end_rehearsal(const RunPtr& run, std::size_t index, const RunVmView& view) {
+    using Finding = upgrade::RehearsalFinding;
+    const bool has_passed = view.rehearsal && view.rehearsal->result == "passed";
+    run->rehearsals.on_rehearsed(
+        index,
+        has_passed                     ? Finding::passed
+        : is_about_the_kind(view.code) ? Finding::failed
+                                       : Finding::nothing
+    );
     log().info(
         "run {}: the rehearsal of {} {}",
         run->view.id,
         view.vm,
-        gate.state == State::passed ? "passed" : "failed because of " + view.code
+        has_passed ? "passed" : "failed because of " + view.code
     );
-    for (const auto& waiting : gate.waiting) {
+    for (const auto& waiting : run->waiting) {
         waiting->notify();
     }
+}
+
+/// The VM ends without its rehearsal: the next one of its kind is asked in its place.
+void UpgradeRuns::leave_rehearsals(const RunPtr& run, std::size_t index) {
+    run->rehearsals.on_gone(index);
+    for (const auto& waiting : run->waiting) {
+        waiting->notify();
+    }
+}
+
+/// Waits for those of its kind that come before it in the order of the run.
+/// @return  go_on also if the run was stopped: the engine says why it goes no further
+awaitable<upgrade::RehearsalTurn> UpgradeRuns::wait_to_rehearse(RunPtr run, std::size_t index) {
+    using Turn = upgrade::RehearsalTurn;
+    const auto waiting = std::make_shared<Notifier>(home_);
+    run->waiting.push_back(waiting);
+    bool is_given_up = !run->view.stopped_by.empty();
+    while (!is_given_up && run->rehearsals.turn_of(index) == Turn::wait) {
+        const Result<void> waited = co_await waiting->wait();
+        is_given_up = waited.has_error() || !run->view.stopped_by.empty();
+    }
+    run->waiting.erase(
+        std::remove(run->waiting.begin(), run->waiting.end(), waiting), run->waiting.end()
+    );
+    co_return is_given_up ? Turn::go_on : run->rehearsals.turn_of(index);
 }
 
 /// Rehearses the VM, or waits for the rehearsal of another one of its kind.
@@ -1004,35 +1015,25 @@ void UpgradeRuns::end_kind(const RunPtr& run, KindGate& gate, const RunVmView& v
 awaitable<std::optional<RunVmView>> UpgradeRuns::rehearse_first(
     RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked, std::string folder
 ) {
-    using State = KindGate::State;
-    KindGate& gate = run->kinds[run->view.vms[index].shape_class]; // lives as long as the run
-    const bool is_first_only = run->rehearse == "first";
-    bool is_cancelled_now = false;
-    while (is_first_only && gate.state == State::rehearses && run->view.stopped_by.empty() &&
-           !is_cancelled_now) {
-        const auto waiting = std::make_shared<Notifier>(home_);
-        gate.waiting.push_back(waiting);
-        const Result<void> waited = co_await waiting->wait();
-        is_cancelled_now = waited.has_error();
-        gate.waiting.erase(std::remove(gate.waiting.begin(), gate.waiting.end(), waiting));
+    using Turn = upgrade::RehearsalTurn;
+    Turn rehearsal = Turn::rehearse;
+    if (run->rehearse == "first") {
+        rehearsal = co_await wait_to_rehearse(run, index);
     }
-    const bool is_given_up = is_cancelled_now || !run->view.stopped_by.empty();
-    if (is_given_up || (is_first_only && gate.state == State::passed)) {
-        co_return std::nullopt; // the engine says why it goes no further
-    }
-    if (is_first_only && gate.state == State::failed) {
+    if (rehearsal == Turn::give_up) {
+        const std::string other = run->view.vms[*run->rehearsals.decided_by(index)].vm;
         co_return make_refused_view(
             run->facts_of(index),
             wire_code_of(make_error_code(upgrade::Errc::rehearsal_failed)),
-            "VM " + gate.vm +
+            "VM " + other +
                 ", which is of the same kind, was rehearsed, and that failed, so "
                 "this one was not touched",
-            "Look at the entry of " + gate.vm +
-                "; with --no-rehearse it would be tried all the same."
+            "Look at the entry of " + other + "; with --no-rehearse it would be tried all the same."
         );
     }
-    gate.state = State::rehearses;
-    gate.vm = vm.name;
+    if (rehearsal != Turn::rehearse) {
+        co_return std::nullopt;
+    }
     // why: each try has an id of its own, since the control sockets of the one before may linger.
     const std::string id = run->view.vms[index].upgrade;
     run->view.vms[index].upgrade = upgrade_id_of(run->view.id, run->view.vms.size() + index);
@@ -1046,7 +1047,7 @@ awaitable<std::optional<RunVmView>> UpgradeRuns::rehearse_first(
         make_run_vm_view(report, run->facts_of(index)), run->view.id, run->view.stopped_by
     ));
     run->is_rehearsing[index] = false;
-    end_kind(run, gate, view);
+    end_rehearsal(run, index, view);
     if (report.phase != upgrade::Phase::rehearsed) {
         co_return view;
     }

@@ -16,6 +16,7 @@
 #include "daemon/vm_registry.hpp"
 #include "upgrade-engine/qmp_vm_port.hpp"
 #include "upgrade-engine/recovery.hpp"
+#include "upgrade-engine/rehearsal_order.hpp"
 #include "upgrade-engine/runner.hpp"
 #include "upgrade-engine/slot_gate.hpp"
 
@@ -110,7 +111,6 @@ public:
 private:
     struct Run;
     struct OrphanLooks;
-    struct KindGate;
     using RunPtr = std::shared_ptr<Run>;
 
     RunPtr make_run(std::string id, std::string kind);
@@ -140,8 +140,9 @@ private:
     std::set<std::string> needed_binaries() const;
     RunHistory history() const;
     void choose_kinds(Run& run) const;
-    bool needs_rehearsal(const Run& run, std::size_t index) const;
-    void end_kind(const RunPtr& run, KindGate& gate, const RunVmView& view);
+    void end_rehearsal(const RunPtr& run, std::size_t index, const RunVmView& view);
+    void leave_rehearsals(const RunPtr& run, std::size_t index);
+    [[nodiscard]] awaitable<upgrade::RehearsalTurn> wait_to_rehearse(RunPtr run, std::size_t index);
     [[nodiscard]] awaitable<std::optional<RunVmView>> rehearse_first(
         RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked, std::string folder
     );

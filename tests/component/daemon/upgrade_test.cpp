@@ -394,6 +394,54 @@ TEST_CASE("a kind that fails its rehearsal is not touched any further", "[daemon
     CHECK(host.ctl({"upgrade", "vm1", "--to", "new", "--no-rehearse"}).status == 0);
 }
 
+TEST_CASE("the first VM of the order is rehearsed, however late it is", "[daemon][rehearsal]") {
+    Host host(3);
+    const auto held = std::make_shared<std::atomic<bool>>(true);
+    host.options(0).vm.reactions["hot-upgrade-prepare"].held = held;
+    host.options(0).vm.reactions["hot-upgrade-rollback"].delay = 300ms;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t lost = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    REQUIRE(wait_until([&] { return has_command(host, "main hot-upgrade-prepare"); }));
+    // a command of a daemon that was killed takes effect after the next one has looked
+    host.kill_daemon();
+    host.extra_config = std::string(kPatient) + "rehearse = \"first\"";
+    REQUIRE(host.start_daemon());
+    (void)host.finish_ctl(lost);
+    *held = false;
+    REQUIRE(wait_until([&] {
+        std::string state;
+        host.qemu().with_vm([&state](FakeVm& vm) { state = vm.state(FakeSide::source); }, 0);
+        return state == "prepared";
+    }));
+    const Ran ran =
+        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 0);
+    CHECK(host.daemon_log().find("vm0: ends its unfinished upgrade") != std::string::npos);
+    CHECK_FALSE(vm_of(json::parse(ran.out), "vm0").at("rehearsal").is_null());
+    for (const std::size_t other : {1U, 2U}) {
+        CHECK_FALSE(has_command(host, "source hot-upgrade-load", other));
+    }
+}
+
+TEST_CASE("a VM that says nothing of its kind leaves that to the next", "[daemon][rehearsal]") {
+    Host host(3);
+    host.extra_config = std::string(kPatient) + "rehearse = \"first\"";
+    host.options(0).vm.blockers = {{"net/n0", "net", "do that"}};
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran =
+        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    const json run = json::parse(ran.out);
+    CHECK(vm_of(run, "vm0").at("code") == "blocked");
+    CHECK(vm_of(run, "vm1").at("rehearsal").at("result") == "passed");
+    CHECK(vm_of(run, "vm1").at("outcome") == "upgraded");
+    CHECK(vm_of(run, "vm2").at("outcome") == "upgraded");
+    CHECK_FALSE(has_command(host, "source hot-upgrade-load", 2));
+}
+
 TEST_CASE(
     "a daemon that dies in a rehearsal leaves the guest where it was", "[daemon][rehearsal]"
 ) {
