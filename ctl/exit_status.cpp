@@ -11,7 +11,7 @@ ExitStatus status_of_outcome(const daemon::RunVmView& vm) noexcept {
     if (vm.outcome == "upgraded" || vm.outcome == "checked" || vm.outcome == "rehearsed") {
         return ExitStatus::ok;
     }
-    if (vm.outcome == "unchanged") {
+    if (vm.outcome == "unchanged" || vm.outcome == "skipped") {
         return ExitStatus::nothing_to_do;
     }
     if (vm.outcome == "refused") {

@@ -149,6 +149,9 @@ std::string_view meaning_of(std::string_view outcome) {
     if (outcome == "rolled_back") {
         return "was rolled back; the guest runs on where it was";
     }
+    if (outcome == "skipped") {
+        return "was left out";
+    }
     if (outcome == "unchanged") {
         return "was on the release already";
     }

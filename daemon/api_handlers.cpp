@@ -24,7 +24,27 @@ ApiReply make_document(const T& value, int status = 200) {
     return reply;
 }
 
-/// A VM with what is known of its way back.
+nlohmann::json to_document(const UpgradeRuns::Policy& said) {
+    const VmPolicy& policy = said.policy;
+    nlohmann::json windows = nlohmann::json::array();
+    for (const DayWindow& window : policy.window) {
+        windows.push_back(format_day_window(window));
+    }
+    nlohmann::json document = {
+        {"priority", policy.priority},
+        {"skip", policy.skip},
+        {"pause_budget_ms", nullptr},
+        {"rehearse", policy.rehearse},
+        {"window", std::move(windows)},
+        {"window_open", said.is_window_open},
+    };
+    if (policy.pause_budget) {
+        document["pause_budget_ms"] = policy.pause_budget->count();
+    }
+    return document;
+}
+
+/// A VM with what is known of its way back, and what the configuration says about it.
 nlohmann::json to_document(const VmView& vm, const UpgradeRuns& runs) {
     const UpgradeRuns::WayBack way = runs.way_back(vm.name);
     nlohmann::json document = to_json(vm);
@@ -34,6 +54,7 @@ nlohmann::json to_document(const VmView& vm, const UpgradeRuns& runs) {
         {"build_id", way.build_id},
         {"reason", way.reason},
     };
+    document["policy"] = to_document(runs.policy(vm.name));
     return document;
 }
 

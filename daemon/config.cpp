@@ -16,6 +16,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr std::int64_t kMostPriority = 1000;
+
 Failure bad_config(std::string_view file, const toml::source_region& where, std::string message) {
     return make_failure(
         Errc::invalid_argument,
@@ -231,6 +233,106 @@ Result<toml::table> parse_toml(std::string_view text, std::string_view file) {
     return std::move(parsed).table();
 }
 
+/// A value that may be missing.
+template <class T, class MakeSetter>
+Setter set_optional(std::optional<T>& target, MakeSetter make_setter) {
+    return [&target, make_setter](const toml::node& node) -> std::optional<std::string> {
+        T value{};
+        auto wish = make_setter(value)(node);
+        if (!wish) {
+            target = std::move(value);
+        }
+        return wish;
+    };
+}
+
+Setter set_flag(bool& target) {
+    return [&target](const toml::node& node) -> std::optional<std::string> {
+        if (!node.is_boolean()) {
+            return "must be true or false";
+        }
+        target = *node.value<bool>();
+        return std::nullopt;
+    };
+}
+
+Setter set_priority(std::int32_t& target) {
+    return [&target](const toml::node& node) -> std::optional<std::string> {
+        const auto value = node.is_integer() ? node.value<std::int64_t>() : std::nullopt;
+        if (!value || *value < -kMostPriority || *value > kMostPriority) {
+            return "must be a number from -1000 to 1000";
+        }
+        target = static_cast<std::int32_t>(*value);
+        return std::nullopt;
+    };
+}
+
+Setter set_windows(std::vector<DayWindow>& target) {
+    return [&target](const toml::node& node) -> std::optional<std::string> {
+        std::vector<std::string> texts;
+        bool is_good = !set_names(texts)(node);
+        std::vector<DayWindow> windows;
+        for (const std::string& text : texts) {
+            const auto window = parse_day_window(text);
+            is_good = is_good && window.has_value();
+            windows.push_back(window.has_value() ? *window : DayWindow{});
+        }
+        if (!is_good) {
+            return "must be a list of times of day, as [\"22:00-06:00\"]";
+        }
+        target = std::move(windows);
+        return std::nullopt;
+    };
+}
+
+std::vector<Key> keys_of(PolicyRule& rule) {
+    using namespace std::chrono_literals;
+    const auto budget = [](milliseconds& target) { return set_duration(target, 10ms, 30s); };
+    const auto rehearse = [](std::string& target) {
+        return set_word(target, {"none", "first", "all"});
+    };
+    return {
+        {"vms", set_names(rule.vms)},
+        {"priority", set_optional(rule.priority, set_priority)},
+        {"skip", set_optional(rule.skip, set_flag)},
+        {"pause_budget", set_optional(rule.pause_budget, budget)},
+        {"rehearse", set_optional(rule.rehearse, rehearse)},
+        {"window", set_optional(rule.window, set_windows)},
+    };
+}
+
+/// [[policy]], any number of them.
+Key policies(
+    std::string_view file, std::vector<PolicyRule>& target, std::optional<Failure>& first
+) {
+    Setter set = [file, &target, &first](const toml::node& node) -> std::optional<std::string> {
+        const toml::array* array = node.as_array();
+        if (array == nullptr) {
+            return "must be written as [[policy]]";
+        }
+        for (const toml::node& entry : *array) {
+            const toml::table* table = entry.as_table();
+            if (table == nullptr) {
+                return "must be written as [[policy]]";
+            }
+            PolicyRule rule;
+            auto failure = read_table(file, *table, "[policy]", keys_of(rule));
+            if (!failure && rule.vms.empty()) {
+                failure = bad_config(
+                    file, entry.source(), "[[policy]] must say which 'vms' it is for: [\"*\"]."
+                );
+            }
+            if (failure) {
+                first = first ? first : failure;
+                return std::nullopt;
+            }
+            target.push_back(std::move(rule));
+        }
+        return std::nullopt;
+    };
+    return Key{"policy", std::move(set)};
+}
+
 std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Failure>& first) {
     using namespace std::chrono_literals;
     auto& discovery = config.discovery;
@@ -281,6 +383,7 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
          {"request", set_duration(deadlines.request, 1s, 1min)}},
         first
     ));
+    keys.push_back(policies(file, config.policies, first));
     return keys;
 }
 

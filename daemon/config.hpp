@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/result.hpp"
+#include "daemon/vm_policy.hpp"
 
 #include <chrono>
 #include <cstddef>
@@ -59,6 +60,8 @@ struct Config {
             2'000}; ///< the guest is watched on the target; at most 10 s
         std::chrono::milliseconds request{10'000}; ///< a client must have sent its request
     } deadlines;
+
+    std::vector<PolicyRule> policies; ///< [[policy]], in the order of the file
 };
 
 /// The configuration in this text.

@@ -132,6 +132,15 @@ RunVmView make_refused_view(
     return view;
 }
 
+RunVmView make_skipped_view(
+    const RunFacts& run, std::string code, std::string message, std::string next_step
+) {
+    RunVmView view =
+        make_refused_view(run, std::move(code), std::move(message), std::move(next_step));
+    view.outcome = "skipped";
+    return view;
+}
+
 RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::string& stopped_by) {
     if (view.code != wire_code_of(make_error_code(upgrade::Errc::stopped))) {
         return view;

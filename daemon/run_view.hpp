@@ -43,6 +43,11 @@ RunVmView make_refused_view(
     const RunFacts& run, std::string code, std::string message, std::string next_step
 );
 
+/// A VM that is left out of the run, which nobody calls a failure.
+RunVmView make_skipped_view(
+    const RunFacts& run, std::string code, std::string message, std::string next_step
+);
+
 /// The same row; if it was refused because the run was stopped, the message says by whom.
 /// @param stopped_by  of the run
 RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::string& stopped_by);

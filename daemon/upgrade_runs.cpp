@@ -11,6 +11,7 @@
 #include "upgrade-engine/process_facts.hpp"
 
 #include <algorithm>
+#include <ctime>
 #include <random>
 #include <set>
 #include <thread>
@@ -65,6 +66,20 @@ bool is_our_upgrade_id(std::string_view id) {
     return id.size() > 10 && id[0] == 'r' && id[9] == '.' &&
            std::all_of(id.begin() + 1, id.begin() + 9, is_hex) &&
            std::all_of(id.begin() + 10, id.end(), is_digit);
+}
+
+/// It is known what kind it is of, and it is not on the binary already.
+bool can_be_rehearsed(const RunVmView& vm) {
+    return !vm.shape_class.empty() &&
+           (vm.from_build_id.empty() || vm.from_build_id != vm.to_build_id);
+}
+
+/// By the host's clock and time zone.
+std::chrono::minutes time_of_day_now() {
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    ::localtime_r(&now, &local);
+    return std::chrono::hours(local.tm_hour) + std::chrono::minutes(local.tm_min);
 }
 
 /// The sentence of an outcome, with what QEMU said or what blocks.
@@ -152,7 +167,8 @@ struct UpgradeRuns::Run {
     std::size_t open = 0;                      // VMs without an outcome
     std::optional<upgrade::BatchId> batch;
     bool is_starting = false;           // it is not in the journal yet, and may never be
-    std::string rehearse = "none";      // none, first, all
+    std::vector<VmPolicy> policies;     // by index; none if the run is only recovered
+    std::vector<std::string> rehearse;  // none, first, all; by index
     upgrade::RehearsalOrder rehearsals; // of the VMs that are, or that wait for another one
     std::vector<std::shared_ptr<Notifier>> waiting; // for what becomes of a rehearsal
     upgrade::Goal goal = upgrade::Goal::upgrade;
@@ -388,6 +404,31 @@ void UpgradeRuns::on_view(const RunPtr& run, std::size_t index, RunVmView view) 
     add_event(run, {.sequence = 0, .vm = now, .run = std::nullopt});
 }
 
+upgrade::Admission UpgradeRuns::make_admission(const RunPtr& run, std::size_t index) {
+    // why: called on the VM's strand; everything that is looked at belongs to the home strand.
+    return [this, run, index] { return on_executor(home_, admit(run, index)); };
+}
+
+/// May this VM be begun now? Asked when its turn has come, which can be long after the request.
+awaitable<Result<void>> UpgradeRuns::admit(RunPtr run, std::size_t index) {
+    const VmPolicy& policy = run->policies[index];
+    const std::chrono::minutes now = time_of_day_now();
+    // why: a way back must be open at every hour.
+    if (run->view.kind != "revert" && !is_open(policy, now)) {
+        std::string windows;
+        for (const DayWindow& window : policy.window) {
+            windows += (windows.empty() ? "" : ", ") + format_day_window(window);
+        }
+        co_return make_failure(
+            upgrade::Errc::outside_window,
+            "The policy of VM " + run->view.vms[index].vm + " lets upgrades begin at " + windows +
+                " only, and it is " + format_time_of_day(now) +
+                ", so it was not touched; start the upgrade again then."
+        );
+    }
+    co_return Result<void>();
+}
+
 upgrade::IntentWriter UpgradeRuns::make_intent_writer(const RunPtr& run, std::size_t index) {
     return [this, run, index, facts = run->facts_of(index)](
                const UpgradeReport& report, Deadline deadline
@@ -461,9 +502,7 @@ awaitable<void> UpgradeRuns::close_journal() {
 // --- upgrade ----------------------------------------------------------------------------------
 
 std::vector<std::string> UpgradeRuns::select(const RunRequest& request) const {
-    std::vector<std::string> names = request.all ? registry_.names() : request.vms;
-    std::sort(names.begin(), names.end());
-    return names;
+    return in_order(request.all ? registry_.names() : request.vms, config_.policies);
 }
 
 awaitable<std::optional<Problem>> UpgradeRuns::find_problem(const RunRequest& request) {
@@ -536,6 +575,20 @@ void UpgradeRuns::end_start(const RunPtr& run) {
     }
 }
 
+/// What the configuration says about the next VM of the run.
+void UpgradeRuns::add_policy(Run& run, const std::string& vm) const {
+    const RunRequest& request = *run.view.request;
+    VmPolicy policy = policy_of(config_.policies, vm);
+    const bool is_alone = run.goal == upgrade::Goal::rehearsal || request.dry_run;
+    run.rehearse.push_back(
+        is_alone                    ? "none"
+        : !request.rehearse.empty() ? request.rehearse
+        : !policy.rehearse.empty()  ? policy.rehearse
+                                    : config_.rehearse
+    );
+    run.policies.push_back(std::move(policy));
+}
+
 awaitable<std::variant<UpgradeRuns::Started, Problem>>
 UpgradeRuns::start(RunRequest request, uid_t uid) {
     auto before = co_await find_same(request);
@@ -565,10 +618,6 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     const RunPtr run = make_run(make_run_id(), request.kind);
     run->is_starting = true;
     run->goal = request.kind == "rehearsal" ? upgrade::Goal::rehearsal : upgrade::Goal::upgrade;
-    const bool is_alone = run->goal == upgrade::Goal::rehearsal || request.dry_run;
-    run->rehearse = is_alone                   ? "none"
-                    : request.rehearse.empty() ? config_.rehearse
-                                               : request.rehearse;
     run->view.request = request;
     run->view.dry_run = request.dry_run;
     run->view.parallel = std::min(request.parallel.value_or(config_.parallel), config_.parallel);
@@ -577,6 +626,7 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     Picks picks;
     for (const std::string& name : select(chosen)) {
         picks.push_back(answer.picked);
+        add_policy(*run, name);
         const auto way = ways.find(name);
         run->view.vms.push_back({});
         run->view.vms.back().vm = name;
@@ -641,6 +691,35 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     co_return Started{run->view, true};
 }
 
+/// The run takes the VM, so that no other one works on it.
+/// @return  why it is not begun at all; none: the run has it
+std::optional<RunVmView> UpgradeRuns::take_vm(const Run& run, std::size_t index, bool has_pick) {
+    const std::string name = run.view.vms[index].vm;
+    if (run.view.request->all && run.policies[index].skip) {
+        return make_skipped_view(
+            run.facts_of(index),
+            "skipped",
+            "The configuration leaves the VM out of runs over all VMs",
+            "Name it, and it is not left out."
+        );
+    }
+    if (!has_pick) {
+        const std::string show = "'qhupd-ctl show " + name + "' shows it.";
+        return make_refused_view(run.facts_of(index), "no_way_back", way_back(name).reason, show);
+    }
+    if (registry_.handle_of(name) && registry_.acquire(name, run.view.id)) {
+        return std::nullopt;
+    }
+    const std::string other = registry_.run_of(name);
+    return make_refused_view(
+        run.facts_of(index),
+        "busy",
+        other.empty() ? "the VM has just gone away" : "run " + other + " works on this VM",
+        other.empty() ? "'qhupd-ctl list' shows what is there."
+                      : "Wait until it has finished: qhupd-ctl status " + other + "."
+    );
+}
+
 void UpgradeRuns::start_vms(const RunPtr& run, Picks picks) {
     run->batch = gate_.add_batch(
         {.parallel = run->view.parallel, .stop_after_failures = run->view.request->max_failures}
@@ -650,36 +729,15 @@ void UpgradeRuns::start_vms(const RunPtr& run, Picks picks) {
     }
     for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
         const std::string name = run->view.vms[i].vm;
-        if (!picks[i]) {
-            const WayBack way = way_back(name);
-            RunVmView refused = make_refused_view(
-                run->facts_of(i),
-                "no_way_back",
-                way.reason,
-                "'qhupd-ctl show " + name + "' shows it."
-            );
+        if (auto refused = take_vm(*run, i, picks[i].has_value())) {
             leave_rehearsals(run, i);
-            tasks_.spawn("end of " + name, end_vm(run, i, std::move(refused)));
+            tasks_.spawn("end of " + name, end_vm(run, i, std::move(*refused)));
             continue;
         }
         const auto vm = registry_.handle_of(name);
-        const bool is_ours = vm && registry_.acquire(name, run->view.id);
-        if (!is_ours) {
-            const std::string other = registry_.run_of(name);
-            RunVmView refused = make_refused_view(
-                run->facts_of(i),
-                "busy",
-                other.empty() ? "the VM has just gone away" : "run " + other + " works on this VM",
-                other.empty() ? "'qhupd-ctl list' shows what is there."
-                              : "Wait until it has finished: qhupd-ctl status " + other + "."
-            );
-            leave_rehearsals(run, i);
-            tasks_.spawn("end of " + name, end_vm(run, i, std::move(refused)));
-            continue;
-        }
         run->held[i] = name;
         // why: whoever waits for a rehearsal joins the queue after it, and keeps nobody waiting.
-        auto turn = run->rehearsals.contains(i) ? nullptr : gate_.add_vm(*run->batch);
+        auto turn = is_rehearsed(*run, i) ? nullptr : gate_.add_vm(*run->batch);
         tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, *picks[i], std::move(turn)));
     }
 }
@@ -729,7 +787,7 @@ awaitable<void> UpgradeRuns::run_vm(
     if (is_our_upgrade_id(vm.unfinished)) {
         co_await end_stray(vm, *folder);
     }
-    if (!turn) {
+    if (is_rehearsed(*run, index)) {
         auto rehearsing = rehearse_first(run, index, vm, picked, *folder);
         std::optional<RunVmView> end = co_await std::move(rehearsing);
         if (end) {
@@ -776,9 +834,13 @@ awaitable<UpgradeReport> UpgradeRuns::run_engine(
         request.prediction = predict_pause(history(), vm.name);
     }
     request.config = runner_config();
-    if (const auto& asked = run->view.request; asked && asked->pause_budget_ms) {
-        request.config.switch_limits.budget = milliseconds(*asked->pause_budget_ms);
-    }
+    const auto& asked = run->view.request->pause_budget_ms;
+    request.config.switch_limits.budget = choose_pause_budget(
+        asked ? std::optional(milliseconds(*asked)) : std::nullopt,
+        run->policies[index],
+        config_.deadlines.pause_budget
+    );
+    request.may_begin = make_admission(run, index);
     auto upgrade = upgrade_on_strand(
         vm.strand,
         std::move(port),
@@ -795,6 +857,12 @@ awaitable<UpgradeReport> UpgradeRuns::run_engine(
         stop_run(run, "failures");
     }
     co_return report;
+}
+
+UpgradeRuns::Policy UpgradeRuns::policy(const std::string& vm) const {
+    Policy said{.policy = policy_of(config_.policies, vm), .is_window_open = true};
+    said.is_window_open = is_open(said.policy, time_of_day_now());
+    return said;
 }
 
 // --- the way back -----------------------------------------------------------------------------
@@ -946,22 +1014,24 @@ RunHistory UpgradeRuns::history() const {
     return runs;
 }
 
-/// Which VMs of this run are rehearsed, or wait for the rehearsal of another one.
+/// Which VMs of this run wait for the first of their kind, or are the first.
 void UpgradeRuns::choose_kinds(Run& run) const {
     const RunHistory before = history();
     for (std::size_t i = 0; i < run.view.vms.size(); ++i) {
         const RunVmView& vm = run.view.vms[i];
-        const bool can_change = vm.from_build_id.empty() || vm.from_build_id != vm.to_build_id;
-        if (run.rehearse == "none" || !can_change || vm.shape_class.empty()) {
-            continue;
-        }
         const bool is_asked =
-            run.rehearse == "all" ||
+            run.rehearse[i] == "first" && can_be_rehearsed(vm) &&
             !is_way_proven(before, vm.shape_class, vm.from_build_id, vm.to_build_id);
         if (is_asked) {
             run.rehearsals.add(i, vm.shape_class + " " + vm.from_build_id);
         }
     }
+}
+
+/// Before its upgrade, or another one of its kind is.
+bool UpgradeRuns::is_rehearsed(const Run& run, std::size_t index) const {
+    return run.rehearsals.contains(index) ||
+           (run.rehearse[index] == "all" && can_be_rehearsed(run.view.vms[index]));
 }
 
 /// A rehearsal has ended: those that wait for it go on, each in its way.
@@ -1017,7 +1087,7 @@ awaitable<std::optional<RunVmView>> UpgradeRuns::rehearse_first(
 ) {
     using Turn = upgrade::RehearsalTurn;
     Turn rehearsal = Turn::rehearse;
-    if (run->rehearse == "first") {
+    if (run->rehearsals.contains(index)) {
         rehearsal = co_await wait_to_rehearse(run, index);
     }
     if (rehearsal == Turn::give_up) {

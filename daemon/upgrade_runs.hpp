@@ -77,6 +77,13 @@ public:
     };
     WayBack way_back(const std::string& vm) const;
 
+    /// What the configuration says about a VM, and whether an upgrade of it may begin now.
+    struct Policy {
+        VmPolicy policy;
+        bool is_window_open = true;
+    };
+    Policy policy(const std::string& vm) const;
+
     /// May this VM go to that release? Touches nothing.
     [[nodiscard]] awaitable<std::variant<CheckView, Problem>> check(std::string vm, std::string to);
 
@@ -116,6 +123,8 @@ private:
     RunPtr make_run(std::string id, std::string kind);
     upgrade::RunnerConfig runner_config() const;
     upgrade::UpgradeObserver make_observer(const RunPtr& run, std::size_t index);
+    upgrade::Admission make_admission(const RunPtr& run, std::size_t index);
+    [[nodiscard]] awaitable<Result<void>> admit(RunPtr run, std::size_t index);
     upgrade::IntentWriter make_intent_writer(const RunPtr& run, std::size_t index);
     void on_view(const RunPtr& run, std::size_t index, RunVmView view);
     [[nodiscard]] awaitable<void> end_vm(RunPtr run, std::size_t index, RunVmView view);
@@ -129,9 +138,11 @@ private:
     void end_start(const RunPtr& run);
     void stop_run(const RunPtr& run, std::string by);
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
+    void add_policy(Run& run, const std::string& vm) const;
     std::vector<std::string> select(const RunRequest& request) const;
     using Picks = std::vector<std::optional<ReleaseShelf::Picked>>; // by index; none: no way back
     void start_vms(const RunPtr& run, Picks picks);
+    std::optional<RunVmView> take_vm(const Run& run, std::size_t index, bool has_pick);
     std::map<std::string, CameFrom> choose_ways_back(RunRequest& request) const;
     [[nodiscard]] awaitable<void> pick_kept(std::string build_id, Picks& picks, const Run& run);
     void add_kept_tails(ReleaseShelf::Picked& picked) const;
@@ -140,6 +151,7 @@ private:
     std::set<std::string> needed_binaries() const;
     RunHistory history() const;
     void choose_kinds(Run& run) const;
+    bool is_rehearsed(const Run& run, std::size_t index) const;
     void end_rehearsal(const RunPtr& run, std::size_t index, const RunVmView& view);
     void leave_rehearsals(const RunPtr& run, std::size_t index);
     [[nodiscard]] awaitable<upgrade::RehearsalTurn> wait_to_rehearse(RunPtr run, std::size_t index);

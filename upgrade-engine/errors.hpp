@@ -55,6 +55,7 @@ enum class Errc {
     recovery_given_up,  ///< the daemon ended too often while it finished this upgrade
     budget,             ///< the pause would probably become longer than allowed
     rehearsal_failed,   ///< a VM of the same kind could not be rehearsed
+    outside_window,     ///< the VM's policy lets no upgrade begin now
 };
 
 /// Every code, in the order of the enumeration.
@@ -99,6 +100,7 @@ inline constexpr std::array kAllErrcs{
     Errc::recovery_given_up,
     Errc::budget,
     Errc::rehearsal_failed,
+    Errc::outside_window,
 };
 
 [[nodiscard]] const Category& upgrade_category() noexcept;

@@ -105,7 +105,8 @@ private:
 
     [[nodiscard]] bool is_failure() const {
         const bool is_good = report_.phase == Phase::upgraded || report_.phase == Phase::rehearsed;
-        return !is_good && !report_.is_nothing_to_do && report_.failure.has_value() &&
+        const bool was_tried = report_.marks.size() > 2; // more than queued and the end
+        return !is_good && was_tried && !report_.is_nothing_to_do && report_.failure.has_value() &&
                !is_cancelled(*report_.failure);
     }
 

@@ -57,6 +57,11 @@ struct Rehearsal {
     SwitchTimings timings;                ///< parts that were measured; the others are zero
 };
 
+/// Called on the VM's strand when its turn has come, before the VM is asked anything.
+/// Errors:        any; the VM is refused with it
+/// Cancellation:  ends the wait
+using Admission = std::function<awaitable<Result<void>>()>;
+
 /// One VM to be upgraded.
 struct UpgradeRequest {
     VmId vm;                                    ///< for messages
@@ -69,6 +74,7 @@ struct UpgradeRequest {
     /// How long the pause will probably be, from what was measured before; a prediction beyond the
     /// budget is refused before anything is touched.
     std::optional<PausePrediction> prediction;
+    Admission may_begin; ///< none: it may
     RunnerConfig config;
 };
 

@@ -129,10 +129,15 @@ awaitable<StepResult> forward_queued(StepContext& context) {
         co_return ok();
     }
     const Result<void> turn = co_await context.turn->wait_to_start();
-    if (turn.has_value()) {
+    if (turn.has_error()) {
+        co_return make_given_up_waiting(turn.error());
+    }
+    if (!context.request.may_begin) {
         co_return ok();
     }
-    co_return make_given_up_waiting(turn.error());
+    auto asking = context.request.may_begin();
+    const Result<void> admitted = co_await std::move(asking);
+    co_return admitted.has_value() ? ok() : make_given_up_waiting(admitted.error());
 }
 
 // -- preflight ---------------------------------------------------------------------------------

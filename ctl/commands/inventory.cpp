@@ -7,6 +7,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cstdint>
+#include <optional>
+
 namespace qhup::ctl {
 namespace {
 
@@ -41,6 +44,18 @@ std::string text_of(const nlohmann::json& object, const char* key) {
     return found != object.end() && found->is_string() ? printable(found->get<std::string>()) : "";
 }
 
+std::optional<std::int64_t> integer_of(const nlohmann::json& object, const char* key) {
+    const auto found = object.find(key);
+    return found != object.end() && found->is_number_integer()
+               ? std::optional(found->get<std::int64_t>())
+               : std::nullopt;
+}
+
+bool flag_of(const nlohmann::json& object, const char* key) {
+    const auto found = object.find(key);
+    return found != object.end() && found->is_boolean() && found->get<bool>();
+}
+
 /// Whether the VM can go back to where it came from; "" if it never moved.
 std::string way_back_line(const nlohmann::json& vm) {
     const auto way = vm.is_object() ? vm.find("way_back") : vm.end();
@@ -48,10 +63,44 @@ std::string way_back_line(const nlohmann::json& vm) {
         text_of(*way, "version").empty()) {
         return {};
     }
-    const auto open = way->find("open");
-    const bool is_open = open != way->end() && open->is_boolean() && open->get<bool>();
     return text_of(vm, "name") + ": the way back to " + text_of(*way, "version") + " is " +
-           (is_open ? "open" : "closed: " + text_of(*way, "reason")) + ".\n";
+           (flag_of(*way, "open") ? "open" : "closed: " + text_of(*way, "reason")) + ".\n";
+}
+
+/// What the configuration says about the VM, where that is not the default; "" if it says nothing.
+std::string policy_lines(const nlohmann::json& vm) {
+    const auto policy = vm.is_object() ? vm.find("policy") : vm.end();
+    if (!vm.is_object() || policy == vm.end() || !policy->is_object()) {
+        return {};
+    }
+    std::string lines;
+    const auto add = [&lines](const std::string& line) {
+        lines += (lines.empty() ? "\nPolicy\n  " : "  ") + line + "\n";
+    };
+    if (const auto priority = integer_of(*policy, "priority"); priority.value_or(0) != 0) {
+        add("priority " + std::to_string(*priority));
+    }
+    if (flag_of(*policy, "skip")) {
+        add("left out of runs over all VMs");
+    }
+    if (const auto budget = integer_of(*policy, "pause_budget_ms")) {
+        add("no pause longer than " + std::to_string(*budget) + " ms");
+    }
+    if (const std::string rehearse = text_of(*policy, "rehearse"); !rehearse.empty()) {
+        add("rehearse " + rehearse);
+    }
+    std::string windows;
+    const auto window = policy->find("window");
+    for (const auto& span :
+         window != policy->end() && window->is_array() ? *window : nlohmann::json::array()) {
+        windows += (windows.empty() ? "" : ", ") +
+                   printable(span.is_string() ? span.get<std::string>() : std::string());
+    }
+    if (!windows.empty()) {
+        add("upgrades may begin at " + windows + ", which is " +
+            (flag_of(*policy, "window_open") ? "now" : "not now"));
+    }
+    return lines;
 }
 
 std::string ways_back(const nlohmann::json& body) {
@@ -74,7 +123,7 @@ ExitStatus run_list(Client& client, const Options& options) {
 ExitStatus run_show(Client& client, const Options& options) {
     const std::string target = "/v1/vms/" + percent_encoded(options.vms.front());
     return show_document(client, options, target, [](const nlohmann::json& body) {
-        return render_vm(daemon::vm_from_json(body)) + way_back_line(body);
+        return render_vm(daemon::vm_from_json(body)) + policy_lines(body) + way_back_line(body);
     });
 }
 

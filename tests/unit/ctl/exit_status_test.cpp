@@ -29,6 +29,7 @@ TEST_CASE("each outcome alone has its exit status", "[ctl][exit_status]") {
     CHECK(status_of({"upgraded"}) == 0);
     CHECK(status_of({"checked"}) == 0);
     CHECK(status_of({"unchanged"}) == 2);
+    CHECK(status_of({"skipped"}) == 2);
     CHECK(status_of({}) == 2);
     CHECK(status_of({"refused"}) == 6);
     CHECK(status_of({"rolled_back"}) == 4);
@@ -40,6 +41,7 @@ TEST_CASE("each outcome alone has its exit status", "[ctl][exit_status]") {
 TEST_CASE("of mixed outcomes the worst decides, in any order", "[ctl][exit_status]") {
     CHECK(status_of({"upgraded", "unchanged"}) == 0);
     CHECK(status_of({"unchanged", "upgraded"}) == 0);
+    CHECK(status_of({"skipped", "upgraded"}) == 0);
     CHECK(status_of({"upgraded", "refused"}) == 6);
     CHECK(status_of({"refused", "rolled_back", "upgraded"}) == 4);
     CHECK(status_of({"needs_operator", "rolled_back", "refused"}) == 5);

@@ -114,6 +114,53 @@ TEST_CASE("a time that QEMU would not wait for is refused with the reason", "[da
     CHECK(message_of("[deadlines]\nverify = \"10s\"\nprepare = \"20s\"") == "no error");
 }
 
+TEST_CASE("policies are read in the order of the file", "[daemon][config]") {
+    const auto config = parse_config(
+        "[[policy]]\nvms = [\"*\"]\nrehearse = \"all\"\nwindow = [\"22:00-06:00\", "
+        "\"12:00-13:00\"]\n"
+        "[[policy]]\nvms = [\"web-*\", \"db\"]\npriority = -3\nskip = true\n"
+        "pause_budget = \"50ms\"\nwindow = []\n",
+        "qhupd.conf"
+    );
+    REQUIRE(config.has_value());
+    REQUIRE(config->policies.size() == 2);
+    CHECK(config->policies[0].vms == std::vector<std::string>{"*"});
+    CHECK(config->policies[0].rehearse == "all");
+    CHECK(config->policies[0].window->size() == 2);
+    CHECK_FALSE(config->policies[0].priority.has_value());
+    CHECK_FALSE(config->policies[0].skip.has_value());
+    CHECK(config->policies[1].vms == std::vector<std::string>{"web-*", "db"});
+    CHECK(config->policies[1].priority == -3);
+    CHECK(config->policies[1].skip == true);
+    CHECK(config->policies[1].pause_budget == 50ms);
+    CHECK(config->policies[1].window->empty());
+}
+
+TEST_CASE("a mistake in a policy is named with its line", "[daemon][config]") {
+    const std::string head = "[[policy]]\nvms = [\"*\"]\n";
+    const auto bad = GENERATE(
+        "priority = 1001",
+        "priority = \"1\"",
+        "skip = 1",
+        "pause_budget = \"1ms\"",
+        "rehearse = \"never\"",
+        "window = \"22:00-06:00\"",
+        "window = [\"22-6\"]",
+        "vms = \"*\"",
+        "vms = [7]"
+    );
+    const bool is_vms = std::string_view(bad).starts_with("vms");
+    const std::string message =
+        message_of(is_vms ? std::string("[[policy]]\n\n") + bad : head + bad);
+    INFO(message);
+    CHECK(message.rfind("qhupd.conf:3: ", 0) == 0);
+    CHECK(message.find("must be") != std::string::npos);
+    CHECK(message_of(head + "skp = true").find("Did you mean 'skip'?") != std::string::npos);
+    CHECK(message_of("[[policy]]\nskip = true").find("must say which 'vms'") != std::string::npos);
+    CHECK(message_of("[policy]\nskip = true").find("[[policy]]") != std::string::npos);
+    CHECK(message_of("policy = [1]").find("[[policy]]") != std::string::npos);
+}
+
 TEST_CASE("text that is no TOML is an error with its line", "[daemon][config]") {
     CHECK(message_of("a = 1\nb = [").rfind("qhupd.conf:2:", 0) == 0);
 }

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What the operator's configuration says about single VMs, and what follows for a run: its order,
+// who is left out, and when a VM may be begun. Pure: rules and names in, decisions out; the time of
+// day is an input.
+#pragma once
+
+#include "common/result.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qhup::daemon {
+
+/// A span of every day. `to` before `from` goes over midnight; the same twice is the whole day.
+struct DayWindow {
+    std::chrono::minutes from{}; ///< from midnight; the first minute inside
+    std::chrono::minutes to{};   ///< from midnight; the first minute outside
+
+    bool operator==(const DayWindow&) const = default;
+};
+
+/// One [[policy]] of the configuration. What it does not set is left to the other ones.
+struct PolicyRule {
+    std::vector<std::string> vms;         ///< names, in which * stands for anything
+    std::optional<std::int32_t> priority; ///< -1000 to 1000
+    std::optional<bool> skip;             ///< not in runs over all VMs
+    std::optional<std::chrono::milliseconds> pause_budget; ///< 10 ms to 30 s
+    std::optional<std::string> rehearse;                   ///< none, first or all
+    std::optional<std::vector<DayWindow>> window; ///< when upgrades may begin; empty: always
+};
+
+/// What holds for one VM.
+struct VmPolicy {
+    std::int32_t priority = 0;                             ///< the higher, the earlier in a run
+    bool skip = false;                                     ///< left out where all VMs are meant
+    std::optional<std::chrono::milliseconds> pause_budget; ///< of its pauses; none: the daemon's
+    std::string rehearse;                                  ///< none, first, all; "": the daemon's
+    std::vector<DayWindow> window; ///< when an upgrade may begin; empty: always
+
+    bool operator==(const VmPolicy&) const = default;
+};
+
+/// What the rules say about this VM. Of two rules that set the same, the later one holds.
+VmPolicy policy_of(const std::vector<PolicyRule>& rules, std::string_view vm);
+
+/// "22:00-06:00".
+///
+/// Errors: another form, a time that does not exist
+Result<DayWindow> parse_day_window(std::string_view text);
+std::string format_day_window(const DayWindow& window);
+/// "06:05".
+std::string format_time_of_day(std::chrono::minutes time_of_day);
+
+/// May an upgrade begin at that time of day?
+bool is_open(const VmPolicy& policy, std::chrono::minutes time_of_day) noexcept;
+
+/// The names in the order of a run: by priority, the highest first, then by name.
+std::vector<std::string>
+in_order(std::vector<std::string> names, const std::vector<PolicyRule>& rules);
+
+/// The longest pause that a VM may have: what was asked for this run, but no more than its policy
+/// allows; where only one of them says something, that; else `usual`.
+std::chrono::milliseconds choose_pause_budget(
+    std::optional<std::chrono::milliseconds> asked,
+    const VmPolicy& policy,
+    std::chrono::milliseconds usual
+);
+
+} // namespace qhup::daemon

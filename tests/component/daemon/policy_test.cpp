@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What the configuration says about single VMs, as runs obey it.
+#include "daemon/vm_policy.hpp"
+#include "tests/component/daemon/harness.hpp"
+#include "tests/support/catch.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+
+using namespace qhup::test;
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+namespace {
+
+json vm_of(const json& run, const std::string& name) {
+    for (const json& vm : run.at("vms")) {
+        if (vm.at("vm") == name) {
+            return vm;
+        }
+    }
+    return json::object();
+}
+
+std::string names_of(const json& run) {
+    std::string names;
+    for (const json& vm : run.at("vms")) {
+        names += vm.at("vm").get<std::string>() + " ";
+    }
+    return names;
+}
+
+bool has_command(Host& host, const std::string& command, std::size_t vm) {
+    const auto commands = host.qemu().commands(vm);
+    return std::find(commands.begin(), commands.end(), command) != commands.end();
+}
+
+/// A window of the host's clock that begins and ends so long from now.
+std::string window(std::chrono::minutes from, std::chrono::minutes to) {
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    ::localtime_r(&now, &local);
+    const auto today = std::chrono::hours(local.tm_hour) + std::chrono::minutes(local.tm_min);
+    const auto day = std::chrono::minutes(24h);
+    return qhup::daemon::format_day_window({(today + from + day) % day, (today + to + day) % day});
+}
+
+} // namespace
+
+TEST_CASE("a run goes by priority, then by name", "[daemon][policy]") {
+    Host host(4);
+    host.extra_config = "parallel = 1";
+    host.extra_sections = "[[policy]]\nvms = [\"vm2\"]\npriority = 10\n"
+                          "[[policy]]\nvms = [\"vm[0]\"]\npriority = -1\n";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    REQUIRE(ran.status == 0);
+    const json run = json::parse(ran.out);
+    CHECK(names_of(run) == "vm2 vm1 vm3 vm0 ");
+    std::uint64_t before = 0;
+    for (const json& vm : run.at("vms")) {
+        const auto begun = vm.at("steps").at(1).at("at_ms").get<std::uint64_t>();
+        CHECK(begun >= before);
+        before = begun;
+    }
+}
+
+TEST_CASE("the VM that a priority makes the first of its kind is rehearsed", "[daemon][policy]") {
+    Host host(3);
+    host.extra_config = "leases.frozen = \"10s\"\nrehearse = \"first\"";
+    host.extra_sections = "[[policy]]\nvms = [\"vm1\"]\npriority = 1\npause_budget = \"20s\"\n"
+                          "[[policy]]\nvms = [\"vm2\"]\nrehearse = \"none\"\n";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran =
+        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 0);
+    CHECK(has_command(host, "source hot-upgrade-load", 1));
+    CHECK_FALSE(has_command(host, "source hot-upgrade-load", 0));
+    CHECK_FALSE(has_command(host, "source hot-upgrade-load", 2));
+    CHECK(vm_of(json::parse(ran.out), "vm1").at("rehearsal").at("result") == "passed");
+}
+
+TEST_CASE("a VM that is skipped is upgraded only by its name", "[daemon][policy]") {
+    Host host(2);
+    host.extra_sections = "[[policy]]\nvms = [\"vm1\"]\nskip = true\n";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran all = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    INFO(all.err << all.out << host.daemon_log());
+    CHECK(all.status == 0);
+    const json left_out = vm_of(json::parse(all.out), "vm1");
+    CHECK(left_out.at("outcome") == "skipped");
+    CHECK(left_out.at("code") == "skipped");
+    CHECK(vm_of(json::parse(all.out), "vm0").at("outcome") == "upgraded");
+    CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 1));
+    const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
+    CHECK(again.status == 2);
+    CHECK(again.out.find("vm1 was left out") != std::string::npos);
+    CHECK(host.ctl({"upgrade", "vm1", "--to", "new"}).status == 0);
+}
+
+TEST_CASE("no upgrade begins outside the window of its VM", "[daemon][policy]") {
+    Host host(3);
+    host.extra_sections = "[[policy]]\nvms = [\"vm0\"]\nwindow = [\"" + window(120min, 180min) +
+                          "\"]\n[[policy]]\nvms = [\"vm1\"]\nwindow = [\"" +
+                          window(120min, 180min) + "\", \"" + window(-60min, 60min) + "\"]\n";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new", "--max-failures", "1"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 6);
+    const json run = json::parse(ran.out);
+    CHECK(vm_of(run, "vm0").at("outcome") == "refused");
+    CHECK(vm_of(run, "vm0").at("code") == "outside_window");
+    const std::string message = vm_of(run, "vm0").at("message").get<std::string>();
+    CHECK(message.find(window(120min, 180min)) != std::string::npos);
+    CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 0));
+    // it was not tried, so it is no failure of the run
+    CHECK(run.at("stopped_by") == "");
+    CHECK(vm_of(run, "vm1").at("outcome") == "upgraded");
+    CHECK(vm_of(run, "vm2").at("outcome") == "upgraded");
+    const Ran show = host.ctl({"show", "vm0"});
+    CHECK(show.out.find("upgrades may begin at") != std::string::npos);
+    CHECK(show.out.find("not now") != std::string::npos);
+    CHECK(host.ctl({"show", "vm2"}).out.find("Policy") == std::string::npos);
+    // a rehearsal pauses the guest too
+    CHECK(host.ctl({"rehearse", "vm0", "--to", "new"}).status == 6);
+}
+
+TEST_CASE("no run allows a longer pause than the policy of a VM", "[daemon][policy]") {
+    Host host(2);
+    host.extra_config = "leases.frozen = \"10s\"";
+    host.extra_sections = "[[policy]]\nvms = [\"vm0\"]\npause_budget = \"15ms\"\n";
+    for (std::size_t i = 0; i < 2; ++i) {
+        host.options(i).vm.switch_time = 60ms;
+    }
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran =
+        host.ctl({"--json", "rehearse", "--all", "--to", "new", "--pause-budget", "10000"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    const json run = json::parse(ran.out);
+    CHECK(vm_of(run, "vm0").at("outcome") == "rolled_back");
+    // from the prediction, or, on a busy host, in the pause itself
+    CHECK(vm_of(run, "vm0").at("code").get<std::string>().starts_with("budget"));
+    CHECK(vm_of(run, "vm1").at("outcome") == "rehearsed");
+    const json vm = json::parse(host.ctl({"--json", "show", "vm0"}).out);
+    CHECK(vm.at("policy").at("pause_budget_ms") == 15);
+}
