@@ -829,16 +829,74 @@ class LazyRefcounts(BlockedDisk):
         return ["-drive", f"file={image},if=virtio,id=lazy0,format=qcow2"]
 
 
-class Bitmap(BlockedDisk):
-    thing = "dirty bitmap in memory"
-    blocker = "bitmap"
-    id = "block/bitmap0"
+class Bitmap(Row):
+    thing = "dirty bitmap in memory, recording or not"
+    means = "not a block of it is lost; an incremental backup after the last step has all that was written"
+    group = "disk-bitmaps"
+
+    def options(self, rig):
+        return {"disk": Disk("raw", device_options=",bootindex=0"), "vnc": None}
 
     def arguments(self, rig):
-        return ["-drive", f"file={self.image(rig)},if=virtio,id=bitmap0,format=qcow2"]
+        self.image = create(rig.folder / "bitmap.qcow2", size="65M")
+        return ["-drive", f"file={self.image},if=virtio,id=bitmap0,format=qcow2"]
 
     def begin(self, vm):
-        vm.qmp.execute("block-dirty-bitmap-add", {"node": self.id.split("/")[1], "name": "dirty", "persistent": False})
+        vm.qmp.execute("block-dirty-bitmap-add", node="bitmap0", name="dirty", granularity=65536)
+        vm.qmp.execute("block-dirty-bitmap-add", node="bitmap0", name="stopped", granularity=4096)
+        self.written = 0
+        self.write_more(vm)
+        vm.qmp.execute("block-dirty-bitmap-disable", node="bitmap0", name="stopped")
+
+    def write_more(self, vm):
+        self.written += 1
+        write(vm, "bitmap0", 0x30 + self.written, self.written * (5 << 20) + 4096, 150000)
+
+    def read(self, vm):
+        (entry,) = (entry for entry in vm.qmp.execute("query-block") if entry["device"] == "bitmap0")
+        found = {bitmap["name"]: bitmap for bitmap in entry["inserted"]["dirty-bitmaps"]}
+        for name, bitmap in found.items():
+            bitmap.update(vm.qmp.execute("x-debug-block-dirty-bitmap-sha256", node="bitmap0", name=name))
+        return found
+
+    def before(self, vm):
+        self.write_more(vm)
+        self.had = self.read(vm)
+        assert self.had["dirty"]["recording"] and not self.had["stopped"]["recording"], self.had
+        assert self.had["dirty"]["count"] >= self.written * 150000 > self.had["stopped"]["count"] > 0, self.had
+
+    def after(self, vm, moved):
+        has = self.read(vm)
+        assert has == self.had, f"{has}, not {self.had}"
+
+    def finish(self, vm):
+        self.write_more(vm)
+        backup = create(vm.rig.folder / "backup.qcow2", size="65M")
+        file = {"driver": "file", "filename": str(backup)}
+        vm.qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": "backup", "file": file})
+        job = {"job-id": "backup0", "device": "bitmap0", "target": "backup", "sync": "incremental", "bitmap": "dirty"}
+        vm.qmp.execute("blockdev-backup", job)
+        assert vm.qmp.wait_event("BLOCK_JOB_COMPLETED", 30)["data"].get("error") is None
+        vm.qmp.execute("blockdev-del", {"node-name": "backup"})
+        subprocess.run([tool("qemu-img"), "compare", "-q", "-U", self.image, backup], check=True)
+        # The disk was empty when the bitmap began, so the backup has to be all of it.
+        verify(vm, "bitmap0", 0x30 + self.written, self.written * (5 << 20) + 4096, 150000)
+        # Another VM comes on the other base.
+        self.image.unlink()
+        backup.unlink()
+
+
+class LargeBitmap(BlockedDisk):
+    thing = "dirty bitmap in memory of more than 256 KiB"
+    blocker = "bitmap"
+    id = "block/bitmap2"
+
+    def arguments(self, rig):
+        image = create(rig.folder / "large.qcow2", size="2T")
+        return ["-drive", f"file={image},if=virtio,id=bitmap2,format=qcow2"]
+
+    def begin(self, vm):
+        vm.qmp.execute("block-dirty-bitmap-add", node="bitmap2", name="large")
 
 
 class PersistentBitmap(BlockedDisk):
