@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 from prober import cache_folder
 
@@ -52,6 +53,7 @@ class UdpBridge:
         self._peer = ("127.0.0.1", peer_port)
         self.port = self._socket.getsockname()[1]
         self._stop, self._stopped = os.pipe()
+        self._is_held = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
@@ -59,6 +61,14 @@ class UdpBridge:
 
     def begin(self):
         self._thread.start()
+
+    def hold(self):
+        """Nothing more reaches the back end; it waits in the tap. What is under way has arrived when this returns."""
+        self._is_held = True
+        time.sleep(0.5)
+
+    def release(self):
+        self._is_held = False
 
     def __exit__(self, *_):
         os.close(self._stopped)
@@ -70,7 +80,8 @@ class UdpBridge:
 
     def _run(self):
         while True:
-            ready = select.select([self._stop, self._tap, self._socket], [], [])[0]
+            sources = [self._stop, self._socket, *([] if self._is_held else [self._tap])]
+            ready = select.select(sources, [], [], 0.05)[0]
             if self._stop in ready:
                 return
             try:

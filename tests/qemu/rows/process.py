@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -391,8 +392,17 @@ class DroppedRights(Row):
     )
     group = "process-user"
 
+    def setup(self, rig):
+        # the user may not be able to read the folder of the QEMU under test
+        self.firmware = rig.folder / "firmware"
+        shutil.copytree(find_qemu(rig.base).parent.parent / "share" / "qemu", self.firmware)
+        rig.folder.chmod(0o711)
+
     def arguments(self, rig):
         # nobody but root may reach the VM's folder any more
+        return ["-L", self.firmware, *self.user(rig)]
+
+    def user(self, rig):
         return ["-runas", "nobody"] if rig.base == "7.2" else ["-run-with", "user=nobody"]
 
     def options(self, rig):
