@@ -2,6 +2,7 @@
 #include "ctl/command_line.hpp"
 
 #include "common/version.hpp"
+#include "ctl/times.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -71,6 +72,38 @@ void add_rehearsal_flags(CLI::App& upgrade, Options& options) {
         ->excludes(all);
 }
 
+void add_hold_options(CLI::App& hold, Options& options) {
+    hold.add_option("VM", options.vms, "Their names")->required();
+    hold.add_option("--reason", options.reason, "Why, for whoever comes by it")
+        ->required()
+        ->type_name("TEXT");
+    CLI::Option* until = hold.add_option_function<std::string>(
+        "--until",
+        [&options](const std::string& text) {
+            options.until_unix_ms = parse_time(text);
+            if (!options.until_unix_ms) {
+                throw CLI::ValidationError(
+                    "--until", "a time is 2026-01-31T18:00, in UTC with a Z"
+                );
+            }
+        },
+        "When it ends: 2026-01-31T18:00 by the clock of the host, with a Z in UTC"
+    );
+    until->type_name("TIME");
+    hold.add_option_function<std::string>(
+            "--for",
+            [&options](const std::string& text) {
+                options.hold_for = parse_span(text);
+                if (!options.hold_for) {
+                    throw CLI::ValidationError("--for", "a duration is 90s, 30min, 8h or 7d");
+                }
+            },
+            "After which time it ends: 90s, 30min, 8h, 7d"
+    )
+        ->type_name("DURATION")
+        ->excludes(until);
+}
+
 void add_commands(CLI::App& app, Options& options) {
     const auto add = [&app, &options](const char* name, const char* what, Command command) {
         CLI::App* sub = app.add_subcommand(name, what);
@@ -110,6 +143,12 @@ void add_commands(CLI::App& app, Options& options) {
     status->add_flag("--once", options.once, "Say how it stands and do not follow it");
     add("abort", "Begin no further VM of a run; one in its pause finishes", Command::abort)
         ->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it")
+        ->required();
+    add_hold_options(
+        *add("hold", "Let nobody upgrade, rehearse or revert these VMs", Command::hold), options
+    );
+    add("unhold", "Take the hold off these VMs", Command::unhold)
+        ->add_option("VM", options.vms, "Their names")
         ->required();
     add("version", "Versions of this program and of the daemon", Command::version);
 }

@@ -5,6 +5,7 @@
 
 #include "ctl/exit_status.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -23,6 +24,8 @@ enum class Command {
     releases,
     status,
     abort,
+    hold,
+    unhold,
     version
 };
 
@@ -40,9 +43,12 @@ struct Options {
     std::string rehearse;                       ///< before upgrades: none, first, all; "": default
     std::optional<std::uint32_t> pause_budget_ms; ///< longest pause of each VM
     std::string request_id;                       ///< the caller's name for an upgrade; "": none
-    std::uint32_t max_failures = 0; ///< no further VM is begun after so many; 0: never
-    std::string run;                ///< for abort, and for status; "": list runs
-    bool once = false;              ///< status: do not follow a run that goes on
+    std::uint32_t max_failures = 0;            ///< no further VM is begun after so many; 0: never
+    std::string run;                           ///< for abort, and for status; "": list runs
+    std::string reason;                        ///< of a hold
+    std::optional<std::int64_t> until_unix_ms; ///< when a hold ends, or
+    std::optional<std::chrono::milliseconds> hold_for; ///< after which time; neither: never
+    bool once = false;                                 ///< status: do not follow a run that goes on
 };
 
 /// The process ends at once with this text: help, version, or what is wrong with the command line.

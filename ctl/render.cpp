@@ -83,6 +83,9 @@ std::string upgradable_of(const daemon::VmView& vm) {
     if (!vm.run.empty()) {
         return "in run " + printable(vm.run);
     }
+    if (vm.hold) {
+        return "held";
+    }
     if (vm.upgradable) {
         return "yes";
     }
@@ -268,6 +271,7 @@ std::string render_vms(const std::vector<daemon::VmView>& vms) {
         if (!vm.reachable) {
             notes += or_dash(vm.name) + ": " + sentence(vm.reason) + "\n";
         }
+        notes += vm.hold ? render_hold(*vm.hold) : "";
     }
     return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
 }
@@ -290,10 +294,18 @@ std::string render_vm(const daemon::VmView& vm) {
     if (!vm.reachable) {
         text += "\n" + sentence(vm.reason) + "\n";
     }
+    text += vm.hold ? "\n" + render_hold(*vm.hold) : "";
     if (!vm.blockers.empty()) {
         text += "\nBlocked by\n" + blocker_lines(vm.blockers, "  ");
     }
     return text;
+}
+
+std::string render_hold(const daemon::HoldView& hold) {
+    const std::string until =
+        hold.until_unix_ms == 0 ? std::string() : " until " + format_time(hold.until_unix_ms);
+    return or_dash(hold.vm) + " is held" + until + " by uid " + std::to_string(hold.by_uid) + ": " +
+           sentence(hold.reason) + "\n";
 }
 
 std::string render_checks(const std::vector<daemon::CheckView>& checks) {

@@ -20,11 +20,15 @@ std::string printable(std::string_view text);
 /// "12.3 ms", "1.24 s": for columns.
 std::string format_milliseconds(double milliseconds);
 
-/// `list`: VM, PID, VERSION, STATE, UPGRADABLE; below it a line for each VM that is unreachable.
+/// `list`: VM, PID, VERSION, STATE, UPGRADABLE; below it a line for each VM that is unreachable or
+/// held.
 std::string render_vms(const std::vector<daemon::VmView>& vms);
 
 /// `show`: everything about one VM, its blockers last.
 std::string render_vm(const daemon::VmView& vm);
+
+/// A hold, as a sentence.
+std::string render_hold(const daemon::HoldView& hold);
 
 /// `check`: one line per VM, and below each that cannot be upgraded all reasons.
 std::string render_checks(const std::vector<daemon::CheckView>& checks);

@@ -47,7 +47,9 @@ nlohmann::json to_document(const UpgradeRuns::Policy& said) {
 /// A VM with what is known of its way back, and what the configuration says about it.
 nlohmann::json to_document(const VmView& vm, const UpgradeRuns& runs) {
     const UpgradeRuns::WayBack way = runs.way_back(vm.name);
-    nlohmann::json document = to_json(vm);
+    VmView shown = vm;
+    shown.hold = runs.hold_of(vm.name);
+    nlohmann::json document = to_json(shown);
     document["way_back"] = {
         {"open", way.is_open},
         {"version", way.version},
@@ -188,6 +190,42 @@ awaitable<ApiReply> ApiHandlers::answer(AbortRun route, const ApiRequest& reques
     }
     const auto& run = std::get<RunView>(aborted);
     co_return make_document(run, run.state == "running" ? 202 : 200);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(HoldVm route, const ApiRequest& request) {
+    auto parsed = parse_hold_request(request.body);
+    if (parsed.has_error()) {
+        co_return make_reply(make_problem(
+            ProblemCode::bad_request,
+            "The request is not understood: " + parsed.error().message + "."
+        ));
+    }
+    HoldView hold = std::move(*parsed);
+    hold.vm = std::move(route.vm);
+    hold.by_uid = static_cast<std::int64_t>(request.uid);
+    auto held = co_await runs_.hold(std::move(hold));
+    if (const auto* problem = std::get_if<Problem>(&held)) {
+        co_return make_reply(*problem);
+    }
+    co_return make_document(std::get<HoldView>(held));
+}
+
+awaitable<ApiReply> ApiHandlers::answer(UnholdVm route, const ApiRequest& request) {
+    auto taken_off = co_await runs_.unhold(std::move(route.vm), request.uid);
+    if (const auto* problem = std::get_if<Problem>(&taken_off)) {
+        co_return make_reply(*problem);
+    }
+    co_return make_document(std::get<HoldView>(taken_off));
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetHolds /*route*/, const ApiRequest& /*request*/) {
+    nlohmann::json holds = nlohmann::json::array();
+    for (const HoldView& hold : runs_.holds()) {
+        holds.push_back(to_json(hold));
+    }
+    nlohmann::json document = nlohmann::json::object();
+    document["holds"] = std::move(holds);
+    co_return make_json_reply(document);
 }
 
 awaitable<ApiReply> ApiHandlers::answer(Problem route, const ApiRequest& /*request*/) {

@@ -67,6 +67,9 @@ private:
     [[nodiscard]] awaitable<ApiReply> answer(GetRun route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetRunEvents route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(AbortRun route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(HoldVm route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(UnholdVm route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetHolds route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(Problem route, const ApiRequest& request);
 
     VmRegistry& registry_;

@@ -16,6 +16,7 @@ constexpr int kMaxDepth = 32;
 constexpr std::size_t kMaxNameLength = 128;
 constexpr std::size_t kMaxNamedVms = 10'000;
 constexpr std::uint32_t kMaxParallel = 1024;
+constexpr std::size_t kMaxReasonLength = 500;
 constexpr std::uint64_t kMaxPauseBudgetMs = 30'000;
 
 /// The member, or a null value: never throws.
@@ -235,6 +236,16 @@ json to_json(const BlockerView& value) {
     return {{"id", value.id}, {"class", value.klass}, {"reason", value.reason}};
 }
 
+json to_json(const HoldView& value) {
+    return {
+        {"vm", value.vm},
+        {"reason", value.reason},
+        {"since_unix_ms", value.since_unix_ms},
+        {"until_unix_ms", value.until_unix_ms},
+        {"by_uid", value.by_uid},
+    };
+}
+
 json to_json(const VmView& value) {
     return {
         {"name", value.name},
@@ -255,6 +266,7 @@ json to_json(const VmView& value) {
         {"run", value.run},
         {"age_ms", value.age_ms},
         {"blockers", array_of(value.blockers)},
+        {"hold", value.hold ? to_json(*value.hold) : json(nullptr)},
     };
 }
 
@@ -422,7 +434,18 @@ std::string format_json_pretty(const json& value) {
     return value.dump(2, ' ', false, json::error_handler_t::replace);
 }
 
+HoldView hold_from_json(const json& value) {
+    return {
+        .vm = text(value, "vm"),
+        .reason = text(value, "reason"),
+        .since_unix_ms = integer<std::int64_t>(value, "since_unix_ms"),
+        .until_unix_ms = integer<std::int64_t>(value, "until_unix_ms"),
+        .by_uid = integer<std::int64_t>(value, "by_uid"),
+    };
+}
+
 VmView vm_from_json(const json& value) {
+    const json& hold = member(value, "hold");
     return {
         .name = text(value, "name"),
         .uuid = text(value, "uuid"),
@@ -442,6 +465,7 @@ VmView vm_from_json(const json& value) {
         .run = text(value, "run"),
         .age_ms = integer<std::uint64_t>(value, "age_ms"),
         .blockers = blockers_from_json(value),
+        .hold = hold.is_object() ? std::optional(hold_from_json(hold)) : std::nullopt,
     };
 }
 
@@ -625,6 +649,36 @@ Result<RunRequest> parse_run_request(std::string_view body) {
         return bad_request("name VMs in 'vms', or set 'all' to true, and not both");
     }
     return request;
+}
+
+Result<HoldView> parse_hold_request(std::string_view body) {
+    const auto parsed = parse_json(body);
+    if (parsed.has_error()) {
+        return parsed.error();
+    }
+    const bool is_known =
+        parsed->is_object() &&
+        std::all_of(parsed->items().begin(), parsed->items().end(), [](const auto& item) {
+            return item.key() == "reason" || item.key() == "until_unix_ms";
+        });
+    if (!is_known) {
+        return bad_request("a hold has reason and until_unix_ms, and nothing else");
+    }
+    HoldView hold;
+    hold.reason = text(*parsed, "reason");
+    const bool is_good_reason = !hold.reason.empty() && hold.reason.size() <= kMaxReasonLength &&
+                                std::none_of(hold.reason.begin(), hold.reason.end(), [](char c) {
+                                    return static_cast<unsigned char>(c) < ' ' || c == '\x7f';
+                                });
+    if (!is_good_reason) {
+        return bad_request("'reason' must be one line of text, up to 500 bytes");
+    }
+    const json& until = member(*parsed, "until_unix_ms");
+    if (!until.is_null() && !until.is_number_unsigned()) {
+        return bad_request("'until_unix_ms' must be a time in milliseconds since 1970");
+    }
+    hold.until_unix_ms = integer<std::int64_t>(*parsed, "until_unix_ms");
+    return hold;
 }
 
 bool is_valid_name(std::string_view name) noexcept {

@@ -25,6 +25,17 @@ struct BlockerView {
     std::string reason; ///< one sentence that says what to do
 };
 
+/// Somebody wants a VM to be left alone.
+struct HoldView {
+    std::string vm;                 ///< its name
+    std::string reason;             ///< words of who holds it
+    std::int64_t since_unix_ms = 0; ///< wall clock
+    std::int64_t until_unix_ms = 0; ///< wall clock; 0: until it is taken off
+    std::int64_t by_uid = 0;        ///< who holds it
+
+    bool operator==(const HoldView&) const = default;
+};
+
 /// One VM, as it was when it was asked last.
 struct VmView {
     std::string name;            ///< unique on this host
@@ -45,6 +56,7 @@ struct VmView {
     std::string run;             ///< the run that works on it; else ""
     std::uint64_t age_ms = 0;    ///< how long ago this was true
     std::vector<BlockerView> blockers; ///< all of them, not only the first
+    std::optional<HoldView> hold;      ///< it is held
 };
 
 /// A binary that VMs can be upgraded to, by the name of its drop-in file.
@@ -171,6 +183,7 @@ struct VersionView {
 };
 
 nlohmann::json to_json(const BlockerView& value);
+nlohmann::json to_json(const HoldView& value);
 nlohmann::json to_json(const VmView& value);
 nlohmann::json to_json(const ReleaseView& value);
 nlohmann::json to_json(const CheckView& value);
@@ -197,6 +210,7 @@ std::string format_json_pretty(const nlohmann::json& value);
 
 /// What a daemon answered. Members that are missing or of another type keep their default: a newer
 /// daemon may say more, and an older one less.
+HoldView hold_from_json(const nlohmann::json& value);
 VmView vm_from_json(const nlohmann::json& value);
 ReleaseView release_from_json(const nlohmann::json& value);
 CheckView check_from_json(const nlohmann::json& value);
@@ -215,6 +229,9 @@ Result<nlohmann::json> parse_json(std::string_view text);
 /// The body of POST /v1/runs. Strict: an unknown member, a wrong type or an empty selection is an
 /// error whose message names the member, so that a misspelt "dry_run" never upgrades anything.
 Result<RunRequest> parse_run_request(std::string_view body);
+
+/// The body of PUT /v1/vms/NAME/hold: reason and until_unix_ms of a hold. As strict.
+Result<HoldView> parse_hold_request(std::string_view body);
 
 /// Is this text usable as a name of a VM, a release or a run: 1 to 128 printable ASCII characters,
 /// no slash, not starting with a dot or a minus.

@@ -27,10 +27,14 @@ std::vector<std::string> all_fault_points() {
         add(upgrade::to_string(phase));
     }
     add("finished");
+    add("hold");
     return names;
 }
 
 std::string mark_of(const JournalRow& row) {
+    if (!row.hold.empty()) {
+        return "hold";
+    }
     const auto record = parse_json(row.record);
     if (record.has_error()) {
         return {};

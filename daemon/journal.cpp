@@ -82,7 +82,7 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
           on_replaced(std::move(on_replaced_in)),
           options(std::move(o)) {}
 
-    std::vector<RunView> open() {
+    JournalContents open() {
         auto opened = open_or_replace(path, was_set_aside);
         was_set_aside = false; // nobody has put anything yet
         if (opened.has_error()) {
@@ -90,7 +90,7 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
             return {};
         }
         db.emplace(std::move(*opened));
-        return db->take_runs();
+        return {db->take_runs(), db->take_holds()};
     }
 
     void add(Order order) {
@@ -237,30 +237,29 @@ Journal::~Journal() {
     state_->timer.reset(); // before the pool that it belongs to
 }
 
-struct Journal::Opening : Waiter<std::vector<RunView>> {
+struct Journal::Opening : Waiter<JournalContents> {
     using Waiter::Waiter;
 };
 
-awaitable<std::vector<RunView>> Journal::open(Deadline deadline) {
+awaitable<JournalContents> Journal::open(Deadline deadline) {
     const auto opening = std::make_shared<Opening>(home_);
     asio::post(thread_, [state = state_, opening] {
-        auto runs = state->open();
-        asio::post(state->home, [opening, runs = std::move(runs)]() mutable {
-            opening->answer = std::move(runs);
+        auto contents = state->open();
+        asio::post(state->home, [opening, contents = std::move(contents)]() mutable {
+            opening->answer = std::move(contents);
             opening->changed.notify();
         });
     });
     return wait_for(opening, deadline);
 }
 
-awaitable<std::vector<RunView>>
-Journal::wait_for(std::shared_ptr<Opening> opening, Deadline deadline) {
+awaitable<JournalContents> Journal::wait_for(std::shared_ptr<Opening> opening, Deadline deadline) {
     const auto waited = co_await opening->changed.wait(deadline);
     if (waited.has_error()) {
         log().error(
             "the journal takes too long to open; what was unfinished is found by looking at the VMs"
         );
-        co_return std::vector<RunView>();
+        co_return JournalContents();
     }
     co_return std::move(*opening->answer);
 }

@@ -16,6 +16,12 @@
 
 namespace qhup::daemon {
 
+/// What the journal remembers.
+struct JournalContents {
+    std::vector<RunView> runs;   ///< oldest first
+    std::vector<HoldView> holds; ///< also those that have expired
+};
+
 class Journal {
 public:
     /// Called on `home` after a damaged journal was replaced while the daemon runs: the fresh one
@@ -34,12 +40,12 @@ public:
     Journal(const Journal&) = delete;
     Journal& operator=(const Journal&) = delete;
 
-    /// Opens the file and gives what is in it, oldest first. A file that is damaged or from a newer
+    /// Opens the file and gives what is in it. A file that is damaged or from a newer
     /// qhupd is set aside under another name, and a fresh one is made; one that cannot be opened is
     /// tried again with every write. The log says which. Begins at once, not when it is awaited.
     ///
-    /// @return  the runs; none if there are none, or if they cannot be read before the deadline
-    [[nodiscard]] awaitable<std::vector<RunView>> open(Deadline deadline);
+    /// @return  nothing if there is nothing, or if it cannot be read before the deadline
+    [[nodiscard]] awaitable<JournalContents> open(Deadline deadline);
 
     /// What becomes of changes that cannot be written.
     enum class IfNotWritten {
@@ -67,7 +73,7 @@ public:
 private:
     struct State;
     struct Opening;
-    [[nodiscard]] static awaitable<std::vector<RunView>>
+    [[nodiscard]] static awaitable<JournalContents>
     wait_for(std::shared_ptr<Opening> opening, Deadline deadline);
 
     asio::any_io_executor home_;

@@ -31,6 +31,8 @@ constexpr std::array kMigrations{
     " STRICT, WITHOUT ROWID;"
     "CREATE TABLE upgrades (run TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL,"
     " checksum INTEGER NOT NULL, PRIMARY KEY (run, number)) STRICT, WITHOUT ROWID;",
+    "CREATE TABLE holds (vm TEXT PRIMARY KEY, record TEXT NOT NULL, checksum INTEGER NOT NULL)"
+    " STRICT, WITHOUT ROWID;",
 };
 // clang-format on
 
@@ -225,7 +227,11 @@ Result<void> read_rows(sqlite3* db, const char* sql, std::vector<JournalRow>& ro
         if (!*has_row) {
             return {};
         }
-        JournalRow row{.run = statement->text(0), .number = {}, .record = statement->text(2)};
+        JournalRow row{
+            .run = statement->text(0),
+            .number = {},
+            .record = statement->text(2),
+            .hold = statement->text(4)};
         if (statement->number(1) >= 0) {
             row.number = static_cast<std::uint32_t>(statement->number(1));
         }
@@ -240,9 +246,9 @@ Result<void> read_rows(sqlite3* db, const char* sql, std::vector<JournalRow>& ro
 
 Result<std::vector<RunView>> read_runs(sqlite3* db) {
     std::vector<JournalRow> rows;
-    auto read = read_rows(db, "SELECT id, -1, record, checksum FROM runs", rows);
+    auto read = read_rows(db, "SELECT id, -1, record, checksum, '' FROM runs", rows);
     if (read.has_value()) {
-        read = read_rows(db, "SELECT run, number, record, checksum FROM upgrades", rows);
+        read = read_rows(db, "SELECT run, number, record, checksum, '' FROM upgrades", rows);
     }
     if (read.has_error()) {
         return read.error();
@@ -254,36 +260,56 @@ Result<std::vector<RunView>> read_runs(sqlite3* db) {
     return runs;
 }
 
+Result<std::vector<HoldView>> read_holds(sqlite3* db) {
+    std::vector<JournalRow> rows;
+    const auto read = read_rows(db, "SELECT '', -1, record, checksum, vm FROM holds", rows);
+    if (read.has_error()) {
+        return read.error();
+    }
+    auto holds = assemble_holds(rows);
+    if (holds.has_error()) {
+        return make_failure(JournalErrc::damaged, holds.error().message);
+    }
+    return holds;
+}
+
+Result<void> put_row(sqlite3* db, const JournalRow& row) {
+    const bool is_hold = !row.hold.empty();
+    const char* sql = is_hold      ? "INSERT OR REPLACE INTO holds VALUES (?1, ?2, ?3)"
+                      : row.number ? "INSERT OR REPLACE INTO upgrades VALUES (?1, ?2, ?3, ?4)"
+                                   : "INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3)";
+    auto statement = Statement::make(db, sql);
+    if (statement.has_error()) {
+        return statement.error();
+    }
+    statement->bind(is_hold ? row.hold : row.run);
+    if (row.number) {
+        statement->bind(std::int64_t{*row.number});
+    }
+    const auto stepped = statement->bind(row.record).bind(checksum_of(row)).step();
+    return stepped.has_error() ? Result<void>(stepped.error()) : Result<void>();
+}
+
+Result<void> remove_rows(sqlite3* db, const char* sql, const std::string& key) {
+    auto statement = Statement::make(db, sql);
+    if (statement.has_error()) {
+        return statement.error();
+    }
+    const auto stepped = statement->bind(key).step();
+    return stepped.has_error() ? Result<void>(stepped.error()) : Result<void>();
+}
+
 Result<void> write_change(sqlite3* db, const JournalChange& change) {
     const JournalRow& row = change.row;
-    const bool is_put = change.kind == JournalChange::Kind::put;
-    const char* put_run = "INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3)";
-    const char* put_upgrade = "INSERT OR REPLACE INTO upgrades VALUES (?1, ?2, ?3, ?4)";
-    if (is_put) {
-        auto statement = Statement::make(db, row.number ? put_upgrade : put_run);
-        if (statement.has_error()) {
-            return statement.error();
-        }
-        statement->bind(row.run);
-        if (row.number) {
-            statement->bind(std::int64_t{*row.number});
-        }
-        statement->bind(row.record).bind(checksum_of(row));
-        const auto stepped = statement->step();
-        return stepped.has_error() ? Result<void>(stepped.error()) : Result<void>();
+    switch (change.kind) {
+    case JournalChange::Kind::put: return put_row(db, row);
+    case JournalChange::Kind::forget_hold:
+        return remove_rows(db, "DELETE FROM holds WHERE vm = ?1", row.hold);
+    case JournalChange::Kind::forget_run: break;
     }
-    for (const char* sql :
-         {"DELETE FROM upgrades WHERE run = ?1", "DELETE FROM runs WHERE id = ?1"}) {
-        auto statement = Statement::make(db, sql);
-        if (statement.has_error()) {
-            return statement.error();
-        }
-        const auto stepped = statement->bind(row.run).step();
-        if (stepped.has_error()) {
-            return stepped.error();
-        }
-    }
-    return {};
+    const auto removed = remove_rows(db, "DELETE FROM upgrades WHERE run = ?1", row.run);
+    return removed.has_error() ? removed
+                               : remove_rows(db, "DELETE FROM runs WHERE id = ?1", row.run);
 }
 
 /// A name that was made or changed survives a crash.
@@ -354,8 +380,12 @@ Result<JournalDb> JournalDb::open(const std::string& path) {
     if (runs.has_error()) {
         return with_context(runs.error(), "opening the journal " + path);
     }
+    auto holds = read_holds(opened);
+    if (holds.has_error()) {
+        return with_context(holds.error(), "opening the journal " + path);
+    }
     sqlite3_db_config(opened, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, nullptr);
-    return JournalDb(std::move(db), std::move(*runs));
+    return JournalDb(std::move(db), std::move(*runs), std::move(*holds));
 }
 
 Result<void> JournalDb::write(const std::vector<JournalChange>& changes) {

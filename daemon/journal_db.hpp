@@ -38,8 +38,9 @@ public:
     /// After failure: the file is as it was, but for a schema that may have been brought up to date
     static Result<JournalDb> open(const std::string& path);
 
-    /// All rows, as they were when the file was opened. The second call gives none.
+    /// What was in the file when it was opened. The second call gives nothing.
     std::vector<RunView> take_runs() { return std::move(runs_); }
+    std::vector<HoldView> take_holds() { return std::move(holds_); }
 
     /// Makes all changes or none.
     ///
@@ -54,10 +55,12 @@ private:
     };
     using Handle = std::unique_ptr<sqlite3, Close>;
 
-    JournalDb(Handle db, std::vector<RunView> runs) : db_(std::move(db)), runs_(std::move(runs)) {}
+    JournalDb(Handle db, std::vector<RunView> runs, std::vector<HoldView> holds)
+        : db_(std::move(db)), runs_(std::move(runs)), holds_(std::move(holds)) {}
 
     Handle db_;
     std::vector<RunView> runs_;
+    std::vector<HoldView> holds_;
 };
 
 /// Renames the file, with what SQLite keeps beside it, to "<path>.broken-<unix_ms>".

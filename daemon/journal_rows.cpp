@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 namespace qhup::daemon {
@@ -19,7 +20,9 @@ constexpr const char* kVmCount = "vm_count";
 
 Failure damaged(const JournalRow& row, std::string_view what) {
     const std::string name =
-        row.run + (row.number ? "." + std::to_string(*row.number) : std::string());
+        row.hold.empty()
+            ? row.run + (row.number ? "." + std::to_string(*row.number) : std::string())
+            : "the hold of " + row.hold;
     return make_failure(Errc::invalid_argument, "the record of " + name + " " + std::string(what));
 }
 
@@ -78,7 +81,7 @@ Result<RunView> complete(const std::string& id, Parts parts) {
     const bool is_whole = parts.has_head && parts.vms.size() == parts.vm_count &&
                           (parts.vms.empty() || parts.vms.rbegin()->first + 1 == parts.vm_count);
     if (!is_whole) {
-        return damaged({.run = id, .number = {}, .record = {}}, "is not complete");
+        return damaged({.run = id, .number = {}, .record = {}, .hold = {}}, "is not complete");
     }
     for (auto& [number, vm] : parts.vms) {
         parts.run.vms.push_back(std::move(vm));
@@ -94,11 +97,22 @@ JournalRow make_run_row(const RunView& run) {
     json record = to_json(head);
     record.erase("vms");
     record[kVmCount] = run.vms.size();
-    return {.run = run.id, .number = std::nullopt, .record = format_json(record)};
+    return {.run = run.id, .number = std::nullopt, .record = format_json(record), .hold = {}};
 }
 
 JournalRow make_upgrade_row(const std::string& run, std::uint32_t number, const RunVmView& vm) {
-    return {.run = run, .number = number, .record = format_json(to_json(vm))};
+    return {.run = run, .number = number, .record = format_json(to_json(vm)), .hold = {}};
+}
+
+JournalRow make_hold_row(const HoldView& hold) {
+    return {
+        .run = {}, .number = std::nullopt, .record = format_json(to_json(hold)), .hold = hold.vm};
+}
+
+JournalChange forget_hold(const std::string& vm) {
+    return {
+        JournalChange::Kind::forget_hold,
+        {.run = {}, .number = std::nullopt, .record = {}, .hold = vm}};
 }
 
 std::vector<JournalChange> put_whole(const RunView& run) {
@@ -122,6 +136,9 @@ std::int64_t checksum_of(const JournalRow& row) noexcept {
         }
     }
     sum.add(row.record);
+    if (!row.hold.empty()) {
+        sum.add(row.hold);
+    }
     return sum.value();
 }
 
@@ -154,8 +171,22 @@ Result<std::vector<RunView>> assemble_runs(const std::vector<JournalRow>& rows) 
     return runs;
 }
 
+Result<std::vector<HoldView>> assemble_holds(const std::vector<JournalRow>& rows) {
+    std::vector<HoldView> holds;
+    for (const JournalRow& row : rows) {
+        const auto record = parse_json(row.record);
+        HoldView hold = record.has_value() ? hold_from_json(*record) : HoldView();
+        if (!is_valid_name(row.hold) || hold.vm != row.hold || hold.until_unix_ms < 0) {
+            return damaged(row, "is not that of a hold");
+        }
+        holds.push_back(std::move(hold));
+    }
+    return holds;
+}
+
 std::vector<JournalChange> merged(std::vector<JournalChange> changes) {
-    using Key = std::pair<std::string, std::optional<std::uint32_t>>;
+    using Key = std::tuple<std::string, std::optional<std::uint32_t>, std::string>;
+    const auto key_of = [](const JournalRow& row) { return Key(row.run, row.number, row.hold); };
     std::map<Key, std::size_t> newest;
     std::map<std::string, std::size_t> forgotten; // the last forget_run of each run
     for (std::size_t i = 0; i < changes.size(); ++i) {
@@ -163,16 +194,16 @@ std::vector<JournalChange> merged(std::vector<JournalChange> changes) {
         if (change.kind == JournalChange::Kind::forget_run) {
             forgotten[change.row.run] = i;
         } else {
-            newest[{change.row.run, change.row.number}] = i;
+            newest[key_of(change.row)] = i;
         }
     }
     std::vector<JournalChange> kept;
     for (std::size_t i = 0; i < changes.size(); ++i) {
         const JournalRow& row = changes[i].row;
         const auto end = forgotten.find(row.run);
-        const bool is_gone = end != forgotten.end() && i < end->second;
-        const bool is_last = changes[i].kind == JournalChange::Kind::forget_run ||
-                             newest[{row.run, row.number}] == i;
+        const bool is_gone = row.hold.empty() && end != forgotten.end() && i < end->second;
+        const bool is_last =
+            changes[i].kind == JournalChange::Kind::forget_run || newest[key_of(row)] == i;
         if (!is_gone && is_last) {
             kept.push_back(std::move(changes[i]));
         }

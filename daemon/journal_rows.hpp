@@ -16,11 +16,12 @@
 
 namespace qhup::daemon {
 
-/// One row: a run without its VMs, or one upgrade of a run.
+/// One row: a run without its VMs, one upgrade of a run, or a hold.
 struct JournalRow {
     std::string run;                     ///< id of the run
     std::optional<std::uint32_t> number; ///< of the upgrade in its run, from 0; none: the run
     std::string record;                  ///< JSON, as the API shows it; see make_run_row()
+    std::string hold = {};               ///< of a hold: its VM; `run` and `number` mean nothing
 
     bool operator==(const JournalRow&) const = default;
 };
@@ -28,8 +29,9 @@ struct JournalRow {
 /// What shall become of a row.
 struct JournalChange {
     enum class Kind : std::uint8_t {
-        put,        ///< make or replace this row
-        forget_run, ///< remove `row.run` with all its upgrades; the rest of `row` means nothing
+        put,         ///< make or replace this row
+        forget_run,  ///< remove `row.run` with all its upgrades; the rest of `row` means nothing
+        forget_hold, ///< remove the hold of `row.hold`; the rest of `row` means nothing
     };
     Kind kind = Kind::put;
     JournalRow row;
@@ -43,6 +45,12 @@ JournalRow make_run_row(const RunView& run);
 /// One of its upgrades, as the API shows it.
 JournalRow make_upgrade_row(const std::string& run, std::uint32_t number, const RunVmView& vm);
 
+/// A hold as the API shows it.
+JournalRow make_hold_row(const HoldView& hold);
+
+/// The hold of this VM is removed.
+JournalChange forget_hold(const std::string& vm);
+
 /// Changes that put the whole run.
 std::vector<JournalChange> put_whole(const RunView& run);
 
@@ -54,6 +62,11 @@ std::int64_t checksum_of(const JournalRow& row) noexcept;
 /// Errors: a record that is no JSON or not that of its key, a phase that does not exist, a run
 ///         without its upgrades or the other way round: the journal is damaged
 Result<std::vector<RunView>> assemble_runs(const std::vector<JournalRow>& rows);
+
+/// The holds that the rows tell of.
+///
+/// Errors: a record that is no JSON, or not that of its key: the journal is damaged
+Result<std::vector<HoldView>> assemble_holds(const std::vector<JournalRow>& rows);
 
 /// The same effect with at most one change for each row: what waits for a disk does not grow.
 std::vector<JournalChange> merged(std::vector<JournalChange> changes);

@@ -20,6 +20,7 @@ Row row_of(ProblemCode code) noexcept {
     case ProblemCode::vm_not_found: return {"vm_not_found", 404, "No such VM"};
     case ProblemCode::release_not_found: return {"release_not_found", 404, "No such release"};
     case ProblemCode::run_not_found: return {"run_not_found", 404, "No such run"};
+    case ProblemCode::hold_not_found: return {"hold_not_found", 404, "The VM is not held"};
     case ProblemCode::method_not_allowed:
         return {"method_not_allowed", 405, "The path does not take this method"};
     case ProblemCode::request_too_slow:

@@ -20,6 +20,7 @@ enum class ProblemCode : std::uint8_t {
     vm_not_found,       ///< no VM of that name
     release_not_found,  ///< no release of that name
     run_not_found,      ///< no run of that name
+    hold_not_found,     ///< the VM is not held
     method_not_allowed, ///< the path exists, the method does not
     request_too_slow,   ///< the request did not arrive in time
     vm_busy,            ///< the VM is in a run
@@ -35,23 +36,12 @@ enum class ProblemCode : std::uint8_t {
 };
 
 inline constexpr std::array kAllProblemCodes{
-    ProblemCode::bad_request,
-    ProblemCode::not_permitted,
-    ProblemCode::no_such_path,
-    ProblemCode::vm_not_found,
-    ProblemCode::release_not_found,
-    ProblemCode::run_not_found,
-    ProblemCode::method_not_allowed,
-    ProblemCode::request_too_slow,
-    ProblemCode::vm_busy,
-    ProblemCode::request_id_reused,
-    ProblemCode::not_abortable,
-    ProblemCode::too_large,
-    ProblemCode::release_unusable,
-    ProblemCode::vm_unreachable,
-    ProblemCode::too_many_runs,
-    ProblemCode::internal_error,
-    ProblemCode::journal_failed,
+    ProblemCode::bad_request,    ProblemCode::not_permitted,      ProblemCode::no_such_path,
+    ProblemCode::vm_not_found,   ProblemCode::release_not_found,  ProblemCode::run_not_found,
+    ProblemCode::hold_not_found, ProblemCode::method_not_allowed, ProblemCode::request_too_slow,
+    ProblemCode::vm_busy,        ProblemCode::request_id_reused,  ProblemCode::not_abortable,
+    ProblemCode::too_large,      ProblemCode::release_unusable,   ProblemCode::vm_unreachable,
+    ProblemCode::too_many_runs,  ProblemCode::internal_error,     ProblemCode::journal_failed,
     ProblemCode::stopping,
 };
 

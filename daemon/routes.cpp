@@ -111,8 +111,19 @@ Route make_check(std::string vm, const std::map<std::string, std::string>& query
     return GetCheck{.vm = std::move(vm), .to = to->second};
 }
 
+std::string_view method_of(const Route& route) noexcept {
+    const bool is_post =
+        std::holds_alternative<AbortRun>(route) || std::holds_alternative<PostRun>(route);
+    return is_post                                   ? "POST"
+           : std::holds_alternative<HoldVm>(route)   ? "PUT"
+           : std::holds_alternative<UnholdVm>(route) ? "DELETE"
+                                                     : "GET";
+}
+
 Route find_named(
-    const std::vector<std::string>& parts, const std::map<std::string, std::string>& query
+    std::string_view method,
+    const std::vector<std::string>& parts,
+    const std::map<std::string, std::string>& query
 ) {
     const std::string& name = parts[2];
     if (!is_valid_name(name)) {
@@ -124,6 +135,9 @@ Route find_named(
     }
     if (is_vm && parts.size() == 4 && parts[3] == "check") {
         return make_check(name, query);
+    }
+    if (is_vm && parts.size() == 4 && parts[3] == "hold") {
+        return method == "DELETE" ? Route(UnholdVm{name}) : Route(HoldVm{name});
     }
     if (!is_vm && parts.size() == 4 && parts[3] == "abort") {
         return AbortRun{name};
@@ -144,28 +158,25 @@ Route find_route(std::string_view method, std::string_view target) {
     if (!parts || !query) {
         return bad_target();
     }
-    const bool is_get = method == "GET";
     Route route = make_problem(ProblemCode::no_such_path, "The API has no such path.");
     if (*parts == std::vector<std::string>{"healthz"}) {
         route = GetHealth{};
     } else if (parts->size() < 2 || parts->front() != "v1") {
         return route;
     } else if (parts->size() > 2 && ((*parts)[1] == "vms" || (*parts)[1] == "runs")) {
-        route = find_named(*parts, *query);
+        route = find_named(method, *parts, *query);
     } else if (parts->size() == 2 && (*parts)[1] == "version") {
         route = GetVersion{};
     } else if (parts->size() == 2 && (*parts)[1] == "vms") {
         route = GetVms{};
     } else if (parts->size() == 2 && (*parts)[1] == "releases") {
         route = GetReleases{};
+    } else if (parts->size() == 2 && (*parts)[1] == "holds") {
+        route = GetHolds{};
     } else if (parts->size() == 2 && (*parts)[1] == "runs") {
-        if (method == "POST") {
-            return PostRun{};
-        }
-        route = GetRuns{};
+        route = method == "POST" ? Route(PostRun{}) : Route(GetRuns{});
     }
-    const bool fits = std::holds_alternative<AbortRun>(route) ? method == "POST" : is_get;
-    if (!fits && !std::holds_alternative<Problem>(route)) {
+    if (!std::holds_alternative<Problem>(route) && method != method_of(route)) {
         return make_problem(
             ProblemCode::method_not_allowed, "This path does not take the method of the request."
         );

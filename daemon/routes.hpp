@@ -32,6 +32,13 @@ struct GetRun {
 struct AbortRun {
     std::string id;
 };
+struct HoldVm {
+    std::string vm;
+};
+struct UnholdVm {
+    std::string vm;
+};
+struct GetHolds {};
 struct GetRunEvents {
     std::string id;
     std::uint64_t after = 0; ///< events up to this number are known already
@@ -49,6 +56,9 @@ using Route = std::variant<
     GetRun,
     GetRunEvents,
     AbortRun,
+    HoldVm,
+    UnholdVm,
+    GetHolds,
     Problem>;
 
 /// The call, or the problem to answer with: no_such_path, method_not_allowed, bad_request.

@@ -68,6 +68,10 @@ bool is_our_upgrade_id(std::string_view id) {
            std::all_of(id.begin() + 10, id.end(), is_digit);
 }
 
+std::string how_to_unhold(const std::string& vm) {
+    return "'qhupd-ctl unhold " + vm + "' takes the hold off.";
+}
+
 /// It is known what kind it is of, and it is not on the binary already.
 bool can_be_rehearsed(const RunVmView& vm) {
     return !vm.shape_class.empty() &&
@@ -411,6 +415,11 @@ upgrade::Admission UpgradeRuns::make_admission(const RunPtr& run, std::size_t in
 
 /// May this VM be begun now? Asked when its turn has come, which can be long after the request.
 awaitable<Result<void>> UpgradeRuns::admit(RunPtr run, std::size_t index) {
+    if (const auto hold = hold_of(run->view.vms[index].vm)) {
+        co_return make_failure(
+            upgrade::Errc::held, describe(*hold) + "; " + how_to_unhold(hold->vm)
+        );
+    }
     const VmPolicy& policy = run->policies[index];
     const std::chrono::minutes now = time_of_day_now();
     // why: a way back must be open at every hour.
@@ -451,6 +460,9 @@ UpgradeRuns::write_intent(RunPtr run, std::size_t index, RunVmView view, Deadlin
 void UpgradeRuns::put_again() {
     for (const std::string& id : order_) {
         journal_.put(put_whole(runs_.find(id)->second->view));
+    }
+    for (const HoldView& hold : holds()) {
+        journal_.put({{JournalChange::Kind::put, make_hold_row(hold)}});
     }
 }
 
@@ -703,6 +715,10 @@ std::optional<RunVmView> UpgradeRuns::take_vm(const Run& run, std::size_t index,
             "Name it, and it is not left out."
         );
     }
+    if (const auto hold = hold_of(name)) {
+        auto make_view = run.view.request->all ? make_skipped_view : make_refused_view;
+        return make_view(run.facts_of(index), "held", describe(*hold), how_to_unhold(name));
+    }
     if (!has_pick) {
         const std::string show = "'qhupd-ctl show " + name + "' shows it.";
         return make_refused_view(run.facts_of(index), "no_way_back", way_back(name).reason, show);
@@ -863,6 +879,84 @@ UpgradeRuns::Policy UpgradeRuns::policy(const std::string& vm) const {
     Policy said{.policy = policy_of(config_.policies, vm), .is_window_open = true};
     said.is_window_open = is_open(said.policy, time_of_day_now());
     return said;
+}
+
+// --- holds ------------------------------------------------------------------------------------
+
+std::optional<HoldView> UpgradeRuns::hold_of(const std::string& vm) const {
+    return holds_.find(vm, unix_ms_now());
+}
+
+std::vector<HoldView> UpgradeRuns::holds() const {
+    return holds_.list(unix_ms_now());
+}
+
+/// It is on disk before anybody is told of it, and before it holds.
+awaitable<std::optional<Problem>> UpgradeRuns::write_hold(JournalChange change, std::string doing) {
+    std::vector<JournalChange> changes;
+    for (const std::string& vm : holds_.drop_expired(unix_ms_now())) {
+        log().info("{}: its hold has expired", vm);
+        changes.push_back(forget_hold(vm));
+    }
+    changes.push_back(std::move(change));
+    const Deadline patience = Deadline::in(kRunIsWritten);
+    auto writing = journal_.write(std::move(changes), Journal::IfNotWritten::drop, patience);
+    const Result<void> written = co_await std::move(writing);
+    if (written.has_error()) {
+        log_failure(doing, written.error());
+        co_return make_problem(
+            ProblemCode::journal_failed,
+            "The hold cannot be written to the journal below " + config_.state_dir +
+                ", so nothing was changed.",
+            "Make room on that disk, or see the log of qhupd."
+        );
+    }
+    co_return std::nullopt;
+}
+
+awaitable<std::variant<HoldView, Problem>> UpgradeRuns::hold(HoldView hold) {
+    co_await registry_.refresh_vm(hold.vm);
+    if (!registry_.handle_of(hold.vm)) {
+        co_return make_problem(
+            ProblemCode::vm_not_found,
+            "There is no VM '" + hold.vm + "'.",
+            did_you_mean(hold.vm, registry_.names()) + "'qhupd-ctl list' shows all."
+        );
+    }
+    hold.since_unix_ms = unix_ms_now();
+    if (hold.until_unix_ms != 0 && hold.until_unix_ms <= hold.since_unix_ms) {
+        co_return make_problem(
+            ProblemCode::bad_request, "The end of the hold is over.", "Name a time that is to come."
+        );
+    }
+    auto writing =
+        write_hold({JournalChange::Kind::put, make_hold_row(hold)}, "holding VM " + hold.vm);
+    auto problem = co_await std::move(writing);
+    if (problem) {
+        co_return std::move(*problem);
+    }
+    log().info("{} by uid {}", quote_peer_text(describe(hold)), hold.by_uid);
+    holds_.put(hold);
+    co_return hold;
+}
+
+awaitable<std::variant<HoldView, Problem>> UpgradeRuns::unhold(std::string vm, uid_t uid) {
+    const std::optional<HoldView> hold = hold_of(vm);
+    if (!hold) {
+        co_return make_problem(
+            ProblemCode::hold_not_found,
+            "VM '" + vm + "' is not held.",
+            "'qhupd-ctl list' shows which VMs are."
+        );
+    }
+    auto writing = write_hold(forget_hold(vm), "taking the hold off VM " + vm);
+    auto problem = co_await std::move(writing);
+    if (problem) {
+        co_return std::move(*problem);
+    }
+    log().info("VM {} is not held any longer, as uid {} asked", vm, uid);
+    (void)holds_.remove(vm);
+    co_return *hold;
 }
 
 // --- the way back -----------------------------------------------------------------------------
@@ -1147,6 +1241,11 @@ awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, s
     check.vm = vm;
     check.from = seen->version;
     check.to = to;
+    if (const auto hold = hold_of(vm)) {
+        check.code = "held";
+        check.message = describe(*hold) + "; " + how_to_unhold(vm);
+        co_return check;
+    }
     if (!seen->reachable || !seen->run.empty()) {
         check.code = seen->reachable ? "busy" : "not_answering";
         check.message = seen->reachable ? "run " + seen->run + " works on this VM" : seen->reason;
@@ -1424,10 +1523,11 @@ awaitable<void> UpgradeRuns::start_recovery() {
         return 0;
     };
     (void)co_await blocking(disk_, std::move(cleaning));
-    std::vector<RunView> records = co_await std::move(opening);
+    JournalContents contents = co_await std::move(opening);
+    holds_ = Holds(std::move(contents.holds), unix_ms_now());
     std::vector<FoundUpgrade> pairs =
         found.has_value() ? std::move(*found) : std::vector<FoundUpgrade>();
-    for (RunView& record : records) {
+    for (RunView& record : contents.runs) {
         resume_run(std::move(record), pairs);
     }
     co_await adopt_orphans(std::move(pairs));

@@ -10,6 +10,7 @@
 #include "daemon/api_types.hpp"
 #include "daemon/config.hpp"
 #include "daemon/control_folders.hpp"
+#include "daemon/holds.hpp"
 #include "daemon/journal.hpp"
 #include "daemon/pause_history.hpp"
 #include "daemon/release_shelf.hpp"
@@ -84,6 +85,23 @@ public:
     };
     Policy policy(const std::string& vm) const;
 
+    /// From here on no run touches the VM; one that is being upgraded now is finished.
+    ///
+    /// @return  the hold as it holds; it is in the journal
+    /// Errors:        a Problem: no such VM, an end that is over, the journal
+    /// After failure: the VM is held as it was before
+    [[nodiscard]] awaitable<std::variant<HoldView, Problem>> hold(HoldView hold);
+
+    /// Takes the hold off, also of a VM that is not there any more.
+    ///
+    /// @return  the hold that it was
+    /// Errors:        a Problem: it is not held, the journal
+    /// After failure: the VM is held as it was before
+    [[nodiscard]] awaitable<std::variant<HoldView, Problem>> unhold(std::string vm, uid_t uid);
+
+    std::optional<HoldView> hold_of(const std::string& vm) const;
+    std::vector<HoldView> holds() const;
+
     /// May this VM go to that release? Touches nothing.
     [[nodiscard]] awaitable<std::variant<CheckView, Problem>> check(std::string vm, std::string to);
 
@@ -142,6 +160,8 @@ private:
     std::vector<std::string> select(const RunRequest& request) const;
     using Picks = std::vector<std::optional<ReleaseShelf::Picked>>; // by index; none: no way back
     void start_vms(const RunPtr& run, Picks picks);
+    [[nodiscard]] awaitable<std::optional<Problem>>
+    write_hold(JournalChange change, std::string doing);
     std::optional<RunVmView> take_vm(const Run& run, std::size_t index, bool has_pick);
     std::map<std::string, CameFrom> choose_ways_back(RunRequest& request) const;
     [[nodiscard]] awaitable<void> pick_kept(std::string build_id, Picks& picks, const Run& run);
@@ -202,6 +222,7 @@ private:
     std::string kept_root_;
     std::set<std::string> kept_;                 // build ids of binaries that VMs can go back to
     std::map<std::string, std::string> keeping_; // those that are being kept, or why they cannot be
+    Holds holds_;
     bool is_stopping_ = false;
 };
 

@@ -96,6 +96,8 @@ constexpr std::array kRows{
         "From what was measured before, the pause would become longer than allowed, so the guest was not moved; rehearse it when the host is less busy, or allow a longer pause."},
     Row{Errc::rehearsal_failed, "rehearsal_failed", Severity::refused,
         "A VM of the same kind of machine was rehearsed, and the release could not take it, so this one was not touched; look at the other VM's entry."},
+    Row{Errc::held, "held", Severity::refused,
+        "The VM is held, so it was not touched; wait until the hold has expired, or take it off."},
     Row{Errc::outside_window, "outside_window", Severity::refused,
         "The VM's policy lets upgrades begin at other times of day only, so it was not touched; start the upgrade again then."},
 };

@@ -22,6 +22,8 @@ ExitStatus run_upgrade(Client& client, const Options& options);
 ExitStatus run_releases(Client& client, const Options& options);
 ExitStatus run_status(Client& client, const Options& options);
 ExitStatus run_abort(Client& client, const Options& options);
+ExitStatus run_hold(Client& client, const Options& options);
+ExitStatus run_unhold(Client& client, const Options& options);
 ExitStatus run_version(Client& client, const Options& options);
 
 /// Follows a run until it ends, one line per change on stderr, then prints its table.

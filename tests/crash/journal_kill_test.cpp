@@ -269,6 +269,24 @@ TEST_CASE("a VM that is gone after the restart is lost once, whenever it dies", 
     }
 }
 
+TEST_CASE("a hold is kept from when it is written, and not before", "[daemon][crash]") {
+    for (const bool is_written : {false, true}) {
+        DYNAMIC_SECTION((is_written ? "after" : "before")) {
+            Host host(1);
+            host.serve();
+            host.fault = is_written ? "journal.hold.after" : "journal.hold.before";
+            REQUIRE(host.start_daemon());
+            const Ran held = host.ctl({"hold", "vm0", "--reason", "why"});
+            CHECK(held.status == 69); // nobody was told that it is held
+            CHECK(host.wait_for_daemon() == kKilled);
+            REQUIRE(host.start_daemon());
+            const Ran ran = host.ctl({"--json", "upgrade", "vm0", "--to", "new"});
+            CHECK(ran.status == (is_written ? 6 : 0));
+            CHECK((ran.out.find("\"held\"") != std::string::npos) == is_written);
+        }
+    }
+}
+
 TEST_CASE("a recovery that kills the daemon is tried five times, not more", "[daemon][crash]") {
     for (const bool is_journal_lost : {false, true}) {
         DYNAMIC_SECTION((is_journal_lost ? "adopted" : "resumed")) {
@@ -323,7 +341,11 @@ TEST_CASE("a recovery that kills the daemon is tried five times, not more", "[da
 }
 
 TEST_CASE("every fault point of the daemon is walked by these tests", "[daemon][crash]") {
-    std::set<std::string> walked{"journal.lost_contact.before", "journal.lost_contact.after"};
+    std::set<std::string> walked{
+        "journal.lost_contact.before",
+        "journal.lost_contact.after",
+        "journal.hold.before",
+        "journal.hold.after"};
     for (const Scenario& scenario : scenarios()) {
         for (const std::string& mark : scenario.marks) {
             walked.insert("journal." + mark + ".before");

@@ -80,10 +80,11 @@ public:
               {.retry = 20ms, .fault = {}}
           ) {}
 
-    std::vector<RunView> open() {
-        std::vector<RunView> runs;
-        run(open_into(&journal, &runs));
-        return runs;
+    std::vector<RunView> open() { return open_all().runs; }
+    JournalContents open_all() {
+        JournalContents contents;
+        run(open_into(&journal, &contents));
+        return contents;
     }
     Result<void> write(std::vector<JournalChange> changes, IfNotWritten policy) {
         std::optional<Result<void>> written;
@@ -101,7 +102,7 @@ public:
     Journal journal;
 
 private:
-    static awaitable<void> open_into(Journal* journal, std::vector<RunView>* into) {
+    static awaitable<void> open_into(Journal* journal, JournalContents* into) {
         *into = co_await journal->open(Deadline::in(5s));
     }
     static awaitable<void> write_into(
@@ -188,6 +189,57 @@ TEST_CASE("what was written is there after an end and after a kill", "[daemon][j
         CHECK(runs[0].vms.size() == 3);
         CHECK(count_set_aside(folder.path()) == 0);
     }
+}
+
+TEST_CASE("a journal of the first schema is brought up to date", "[daemon][journal]") {
+    const TempDir dir;
+    const std::string path = dir / "journal.db";
+    const HoldView hold{
+        .vm = "vm1", .reason = "why", .since_unix_ms = 1, .until_unix_ms = 0, .by_uid = 7};
+    {
+        Home home(path);
+        REQUIRE(home.open().empty());
+        REQUIRE(home.write(put_whole(some_run("r1")), IfNotWritten::drop).has_value());
+        REQUIRE(home.close() == 0);
+    }
+    run_sql(path, "DROP TABLE holds; PRAGMA user_version=1");
+    {
+        Home home(path);
+        const JournalContents contents = home.open_all();
+        CHECK(contents.runs.size() == 1);
+        CHECK(contents.holds.empty());
+        const JournalChange put{JournalChange::Kind::put, make_hold_row(hold)};
+        REQUIRE(home.write({put}, IfNotWritten::drop).has_value());
+        REQUIRE(home.close() == 0);
+    }
+    {
+        Home home(path);
+        const JournalContents contents = home.open_all();
+        CHECK(contents.runs.size() == 1);
+        CHECK(contents.holds == std::vector<HoldView>{hold});
+        REQUIRE(home.write({forget_hold("vm1")}, IfNotWritten::drop).has_value());
+        REQUIRE(home.close() == 0);
+    }
+    Home home(path);
+    CHECK(home.open_all().holds.empty());
+}
+
+TEST_CASE("a hold that was changed in the file is not believed", "[daemon][journal]") {
+    const TempDir dir;
+    const std::string path = dir / "journal.db";
+    {
+        Home home(path);
+        REQUIRE(home.open().empty());
+        const HoldView hold{
+            .vm = "vm1", .reason = "why", .since_unix_ms = 1, .until_unix_ms = 0, .by_uid = 7};
+        const JournalChange put{JournalChange::Kind::put, make_hold_row(hold)};
+        REQUIRE(home.write({put}, IfNotWritten::drop).has_value());
+        REQUIRE(home.close() == 0);
+    }
+    run_sql(path, "UPDATE holds SET vm = 'vm2'");
+    Home home(path);
+    CHECK(home.open_all().holds.empty());
+    CHECK(fs::exists(path)); // a fresh one
 }
 
 TEST_CASE("the journal is WAL, syncs fully, and has its schema's version", "[daemon][journal]") {

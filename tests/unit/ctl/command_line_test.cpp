@@ -91,6 +91,28 @@ TEST_CASE("a revert names no release", "[ctl][command_line]") {
     CHECK(std::get<Options>(parse({"revert", "vm1", "vm2"})).command == Command::revert);
 }
 
+TEST_CASE("a hold needs a reason, and has one end at most", "[ctl][command_line]") {
+    const Options open = options_of({"hold", "vm1", "vm2", "--reason", "a backup goes on"});
+    CHECK(open.command == Command::hold);
+    CHECK(open.vms.size() == 2);
+    CHECK(open.reason == "a backup goes on");
+    CHECK_FALSE(open.until_unix_ms.has_value());
+    const Options until = options_of({"hold", "vm1", "--reason", "x", "--until", "2023-11-14Z"});
+    CHECK(until.until_unix_ms == 1'699'920'000'000);
+    const Options span = options_of({"hold", "vm1", "--reason", "x", "--for", "2h"});
+    CHECK(span.hold_for == std::chrono::hours(2));
+    CHECK(options_of({"unhold", "vm1"}).command == Command::unhold);
+    CHECK(status_of({"hold", "vm1"}) == 64);
+    CHECK(status_of({"hold", "--reason", "x"}) == 64);
+    CHECK(status_of({"hold", "vm1", "--reason", "x", "--for", "2"}) == 64);
+    CHECK(status_of({"hold", "vm1", "--reason", "x", "--until", "soon"}) == 64);
+    CHECK(
+        status_of({"hold", "vm1", "--reason", "x", "--until", "2023-11-14Z", "--for", "2h"}) == 64
+    );
+    CHECK(status_of({"unhold"}) == 64);
+    CHECK(status_of({"hold", "a/b", "--reason", "x"}) == 64);
+}
+
 TEST_CASE("a word that is no command is named", "[ctl][command_line]") {
     const auto parsed = parse({"foo", "vm1"});
     const auto* early = std::get_if<EarlyExit>(&parsed);

@@ -40,6 +40,26 @@ TEST_CASE("a list shows every VM and why one is unreachable", "[ctl][render]") {
     );
 }
 
+TEST_CASE("a list says who holds a VM, and why", "[ctl][render]") {
+    daemon::VmView vm;
+    vm.name = "vm1";
+    vm.reachable = true;
+    vm.upgradable = true;
+    vm.hold = daemon::HoldView{
+        .vm = "vm1",
+        .reason = "a backup\x1b goes on",
+        .since_unix_ms = 1,
+        .until_unix_ms = 1'700'000'000'000,
+        .by_uid = 7};
+    const std::string line =
+        "vm1 is held until 2023-11-14 22:13:20Z by uid 7: a backup? goes on.\n";
+    CHECK(render_vms({vm}).find("  held\n") != std::string::npos);
+    CHECK(render_vms({vm}).find(line) != std::string::npos);
+    CHECK(render_vm(vm).find(line) != std::string::npos);
+    vm.hold->until_unix_ms = 0;
+    CHECK(render_hold(*vm.hold) == "vm1 is held by uid 7: a backup? goes on.\n");
+}
+
 TEST_CASE("a run ends with a table and a sentence for each VM not upgraded", "[ctl][render]") {
     daemon::RunVmView good;
     good.vm = "vm1";

@@ -46,6 +46,9 @@ TEST_CASE("a VM survives the way over the wire", "[daemon][api_types]") {
     vm.reachable = true;
     vm.blockers = {{.id = "a/b", .klass = "a", .reason = "because"}};
     CHECK(to_json(vm_from_json(to_json(vm))) == to_json(vm));
+    vm.hold =
+        HoldView{.vm = "vm1", .reason = "why", .since_unix_ms = 1, .until_unix_ms = 2, .by_uid = 3};
+    CHECK(to_json(vm_from_json(to_json(vm))) == to_json(vm));
 }
 
 TEST_CASE("a check survives the way over the wire", "[daemon][api_types]") {

@@ -9,9 +9,11 @@
 using namespace qhup;
 using namespace qhup::daemon;
 
-TEST_CASE("each phase and both ends of a run have a point before and after", "[daemon][faults]") {
+TEST_CASE(
+    "each phase, both ends of a run and a hold have a point before and after", "[daemon][faults]"
+) {
     const auto names = all_fault_points();
-    CHECK(names.size() == 2 * (upgrade::kAllPhases.size() + 2));
+    CHECK(names.size() == 2 * (upgrade::kAllPhases.size() + 3));
     CHECK(std::set<std::string>(names.begin(), names.end()).size() == names.size());
     for (const upgrade::Phase phase : upgrade::kAllPhases) {
         RunVmView vm;
@@ -38,4 +40,8 @@ TEST_CASE("a point is reached by the mark that it names only", "[daemon][faults]
     run.state = "finished";
     CHECK(is_fault_point("journal.finished.before", put_whole(run), "before"));
     CHECK_FALSE(is_fault_point("journal.run.before", {}, "before"));
+    const JournalChange hold{
+        JournalChange::Kind::put, make_hold_row({.vm = "vm1", .reason = "why"})};
+    CHECK(is_fault_point("journal.hold.after", {hold}, "after"));
+    CHECK_FALSE(is_fault_point("journal.run.after", {hold}, "after"));
 }

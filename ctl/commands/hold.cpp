@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// hold, unhold: VMs that nobody shall touch.
+#include "ctl/commands/commands.hpp"
+#include "ctl/render.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+
+namespace qhup::ctl {
+namespace {
+
+constexpr int kOk = 200;
+
+std::int64_t unix_ms_now() {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
+/// Asks once for each VM; the first failure ends it.
+ExitStatus
+run_for_each(Client& client, const Options& options, const char* method, const std::string& body) {
+    nlohmann::json holds = nlohmann::json::array();
+    for (const std::string& vm : options.vms) {
+        const std::string target = "/v1/vms/" + percent_encoded(vm) + "/hold";
+        const auto reply = client.request(method, target, body);
+        if (reply.has_error()) {
+            return report(options, reply.error());
+        }
+        if (reply->status != kOk) {
+            return report(options, *reply);
+        }
+        const auto answer = json_of(*reply);
+        if (answer.has_error()) {
+            return report(options, answer.error());
+        }
+        if (options.json) {
+            holds.push_back(*answer);
+            continue;
+        }
+        const daemon::HoldView hold = daemon::hold_from_json(*answer);
+        const bool is_on = options.command == Command::hold;
+        print(is_on ? render_hold(hold) : printable(hold.vm) + " is not held any longer.\n");
+    }
+    if (options.json) {
+        print(daemon::format_json_pretty({{"holds", holds}}) + "\n");
+    }
+    return ExitStatus::ok;
+}
+
+} // namespace
+
+ExitStatus run_hold(Client& client, const Options& options) {
+    nlohmann::json body = {{"reason", options.reason}};
+    if (options.until_unix_ms) {
+        body["until_unix_ms"] = *options.until_unix_ms;
+    } else if (options.hold_for) {
+        body["until_unix_ms"] = unix_ms_now() + options.hold_for->count();
+    }
+    return run_for_each(client, options, "PUT", daemon::format_json(body));
+}
+
+ExitStatus run_unhold(Client& client, const Options& options) {
+    return run_for_each(client, options, "DELETE", {});
+}
+
+} // namespace qhup::ctl
