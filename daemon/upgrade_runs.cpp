@@ -1365,6 +1365,8 @@ UpgradeRuns::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrad
             return 0;
         };
         (void)co_await blocking(disk_, std::move(cleaning));
+        // why: what is known of the VM may be older than the end of the pair.
+        co_await registry_.refresh_vm(run->view.vms[index].vm);
         RunVmView gone = view_without_pair(*run, index);
         co_await end_vm(run, index, std::move(gone));
         co_return;
