@@ -14,7 +14,7 @@ from firmware import FirmwareGuest
 from pair import assert_runs_on_one, open_files, wait_for
 
 TIMES = int(os.environ.get("QHUP_TIMES", "50"))
-DAEMON = '[deadlines]\npause_budget = "10s"\ndrain = "3s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
+DAEMON = '[deadlines]\npause_budget = "10s"\ndrain = "8s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
 SLACK_MIB = 4  # of private memory: what the allocator keeps differs from start to start
 
 

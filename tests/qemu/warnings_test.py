@@ -9,7 +9,7 @@ from daemon import Daemon
 from firmware import FirmwareGuest
 from prober import Prober
 
-DAEMON = '[deadlines]\npause_budget = "10s"\ndrain = "3s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
+DAEMON = '[deadlines]\npause_budget = "10s"\ndrain = "8s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
 
 
 class Warnings(QemuTest):

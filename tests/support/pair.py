@@ -148,7 +148,7 @@ class Upgrade:
         self.begin()
         return self.wait_prepared()
 
-    def step(self, command, arguments=None, timeout=15.0):
+    def step(self, command, arguments=None, timeout=60.0):
         """One command of the control socket. Raises UpgradeFailed when QEMU refuses."""
         try:
             return self.control.execute(command, arguments, timeout=timeout)

@@ -153,7 +153,7 @@ def load_rows(folder):
 
 
 # Patient: the tests that use it ask what survives, on machines of any speed.
-PATIENT_DAEMON = '[deadlines]\npause_budget = "10s"\ndrain = "3s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
+PATIENT_DAEMON = '[deadlines]\npause_budget = "10s"\ndrain = "8s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
 
 
 @contextlib.contextmanager
