@@ -7,10 +7,10 @@ import socket
 import threading
 import time
 
-from case import Disk, NetRig, QemuTest, in_ms, main, note_figures, other
+from case import PATIENT, Disk, NetRig, QemuTest, find_qemu, in_ms, main, note_figures, other
 from firmware import FirmwareGuest
 from netrig import TcpEcho
-from pair import Upgrade, assert_runs_on_one, run_upgrade, sockets_in, wait_for, wait_sockets_gone
+from pair import Upgrade, UpgradeFailed, assert_runs_on_one, run_upgrade, sockets_in, wait_for, wait_sockets_gone
 from prober import Prober
 
 # Every pair of QEMUs, and every value of the other columns with either QEMU as source and as target.
@@ -241,6 +241,27 @@ class ClientsStay(QemuTest):
 
         with Qmp.connect(self.vm.daemon_qmp_path) as qmp:
             self.assertEqual(qmp.execute("query-hot-upgrade")["pid"], self.vm.pid())
+
+    def test_packet_that_waits_for_a_paused_guest_waits_in_the_new_process(self):
+        vm = self.start("7.2")
+        with self.net().socket(kind=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(20)
+            sock.connect((vm.tap.guest_ip, 7))
+            sock.send(b"runs")
+            self.assertEqual(sock.recv(100), b"runs")
+            for base, faults in (("10.0", ()), ("10.0", [("target.word.before", "kill")]), ("7.2", ())):
+                vm.qmp.execute("stop")
+                for number in range(3):  # one is read from the tap, the others stay there
+                    sock.send(b"waits %d" % number)
+                time.sleep(0.2)
+                if faults:
+                    with self.assertRaises(UpgradeFailed):
+                        run_upgrade(vm, find_qemu(base), switch=PATIENT, faults=faults)
+                    vm.qmp.execute("x-hot-upgrade-fault", point=faults[0][0], action="none")
+                else:
+                    self.upgrade(vm, base)
+                vm.qmp.execute("cont")
+                self.assertEqual([sock.recv(100) for _ in range(3)], [b"waits %d" % number for number in range(3)])
 
     def test_paused_guest_stays_paused(self):
         vm = self.vm

@@ -50,7 +50,7 @@ def find_udp_prober():
 class Prober:
     """One running prober. Enter it as a context; finish() has the figures."""
 
-    def __init__(self, net, guest_ip, *, port=7, interval_us=1000, gap_ms=20, drain_ms=1000, size=64, sink=False):
+    def __init__(self, net, guest_ip, *, port=7, interval_us=1000, gap_ms=20, drain_ms=10000, size=64, sink=False):
         self._net = net
         self._command = [find_udp_prober(), "--to", f"{guest_ip}:{port}", "--interval-us", interval_us]
         self._command += ["--gap-ms", gap_ms, "--drain-ms", drain_ms, "--size", size]
