@@ -1344,6 +1344,8 @@ std::uint32_t UpgradeRuns::recoveries_of(const std::string& upgrade) const {
 awaitable<void>
 UpgradeRuns::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrade> found) {
     if (!found) {
+        // why: not all of many VMs have answered when the daemon takes stock.
+        co_await registry_.look_at_acquired(run->view.vms[index].vm);
         RunVmView view = view_without_pair(*run, index);
         co_await end_vm(run, index, std::move(view));
         co_return;
@@ -1366,7 +1368,7 @@ UpgradeRuns::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrad
         };
         (void)co_await blocking(disk_, std::move(cleaning));
         // why: what is known of the VM may be older than the end of the pair.
-        co_await registry_.refresh_vm(run->view.vms[index].vm);
+        co_await registry_.look_at_acquired(run->view.vms[index].vm);
         RunVmView gone = view_without_pair(*run, index);
         co_await end_vm(run, index, std::move(gone));
         co_return;

@@ -18,6 +18,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kGrace{150};       // for VMs that did not answer the last time
 constexpr milliseconds kFreshEnough{200}; // an answer so young is not asked for again
+constexpr milliseconds kAllAreAsked{30'000};
 constexpr std::size_t kMaxSockets = 10'000;
 constexpr std::size_t kProbesAtOnce = 64; // in each lane
 
@@ -51,6 +52,7 @@ struct VmRegistry::Entry {
     bool is_probing = false;             ///< a probe is under way
     bool is_listed = true;               ///< the socket is still there
     std::string run;                     ///< the run that has it
+    bool is_wanted = false;              ///< it is asked although a run has it
 };
 
 VmRegistry::VmRegistry(
@@ -117,9 +119,12 @@ void VmRegistry::rename_all() {
 }
 
 void VmRegistry::start_probe(const std::shared_ptr<Entry>& entry) {
-    if (entry->is_probing || !entry->run.empty()) {
-        return;
+    if (!entry->is_probing && entry->run.empty()) {
+        queue_probe(entry);
     }
+}
+
+void VmRegistry::queue_probe(const std::shared_ptr<Entry>& entry) {
     entry->is_probing = true;
     const bool is_silent = entry->last && !entry->last->answers;
     (is_silent ? silent_ : answering_).waiting.push_back(entry);
@@ -138,7 +143,8 @@ void VmRegistry::start_waiting_probes() {
 }
 
 awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry, bool is_silent) {
-    if (entry->run.empty()) {
+    const bool is_wanted = std::exchange(entry->is_wanted, false);
+    if (entry->run.empty() || is_wanted) {
         auto look = probe_vm(entry->strand, entry->socket, probe_deadline_);
         VmProbe probe = co_await on_executor(entry->strand, std::move(look));
         const bool answered_before = !entry->last || entry->last->answers;
@@ -231,6 +237,34 @@ awaitable<void> VmRegistry::wait_quiet(std::string name) {
         std::vector<std::shared_ptr<Entry>> entries;
         entries.push_back(entry);
         co_await wait_for_probes(std::move(entries), 2 * probe_deadline_ + kGrace);
+    }
+}
+
+awaitable<void> VmRegistry::look_at_acquired(std::string name) {
+    std::shared_ptr<Entry> entry = entry_of(name);
+    if (!entry) {
+        // why: a VM that has not been asked yet does not have its own name.
+        std::vector<std::shared_ptr<Entry>> all;
+        for (const auto& [path, each] : entries_) {
+            all.push_back(each);
+        }
+        co_await wait_for_probes(std::move(all), kAllAreAsked);
+        entry = entry_of(name);
+    }
+    if (!entry) {
+        co_return;
+    }
+    entry->is_wanted = true;
+    bool is_given_up = false;
+    // A probe that waits for its turn will do; one that is under way may have asked before.
+    while ((entry->is_wanted || entry->is_probing) && !is_given_up) {
+        if (!entry->is_probing) {
+            queue_probe(entry);
+        }
+        std::vector<std::shared_ptr<Entry>> entries;
+        entries.push_back(entry);
+        co_await wait_for_probes(std::move(entries), probe_deadline_ + kGrace);
+        is_given_up = co_await was_cancelled();
     }
 }
 

@@ -69,6 +69,9 @@ public:
     bool acquire(std::string_view name, const std::string& run);
     /// Waits until no probe of the VM is under way. Call after acquire().
     [[nodiscard]] awaitable<void> wait_quiet(std::string name);
+    /// Asks a VM that a run has, and nobody works on: what find() says then is from after the call.
+    /// Returns when the VM has answered or its deadline is over, however many are asked at once.
+    [[nodiscard]] awaitable<void> look_at_acquired(std::string name);
     /// The run is done with the VM.
     void release(std::string_view name);
     /// The run that has the VM, or "".
@@ -83,6 +86,7 @@ private:
 
     [[nodiscard]] awaitable<void> rescan();
     void start_probe(const std::shared_ptr<Entry>& entry);
+    void queue_probe(const std::shared_ptr<Entry>& entry);
     void start_waiting_probes();
     [[nodiscard]] awaitable<void> run_probe(std::shared_ptr<Entry> entry, bool is_silent);
     [[nodiscard]] awaitable<void> wait_for_probes(

@@ -287,6 +287,36 @@ TEST_CASE("a hold is kept from when it is written, and not before", "[daemon][cr
     }
 }
 
+TEST_CASE("a VM that is asked late after a restart is not called lost", "[daemon][crash]") {
+    // given a VM whose upgrade had not touched it yet, and many that hang and are asked before it
+    constexpr std::size_t kOthers = 130;
+    Host host(1 + kOthers);
+    host.options(0).qmp_path = host.dir() / "q/zzz.qmp";
+    host.extra_sections = "probe = \"200ms\"\n"; // of [deadlines]
+    host.serve();
+    host.fault = "journal.preflight.after";
+    REQUIRE(host.start_daemon());
+    const pid_t ctl = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    REQUIRE(host.wait_for_daemon() == kKilled);
+    (void)host.finish_ctl(ctl);
+    FaultScript hangs;
+    hangs.is_without_greeting = true;
+    for (std::size_t i = 1; i <= kOthers; ++i) {
+        host.qemu().set_main_script(hangs, i);
+    }
+    // when
+    REQUIRE(host.start_daemon());
+    // then
+    json run;
+    REQUIRE(wait_until([&] {
+        run = json::parse(host.ctl({"--json", "status", host.newest_run(), "--once"}).out);
+        return run.at("state") == "finished";
+    }));
+    INFO(run.dump());
+    CHECK(run.at("vms").at(0).at("outcome") == "refused");
+    CHECK(run.at("vms").at(0).at("code") == "stopped");
+}
+
 TEST_CASE("a recovery that kills the daemon is tried five times, not more", "[daemon][crash]") {
     for (const bool is_journal_lost : {false, true}) {
         DYNAMIC_SECTION((is_journal_lost ? "adopted" : "resumed")) {
