@@ -30,7 +30,6 @@ using Clock = std::chrono::steady_clock;
 
 // A program that root owns on every host, in a folder that only root may write.
 constexpr const char* kNewBinary = "/usr/bin/true";
-constexpr std::chrono::seconds kPatience{8};
 
 std::string read_file(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -63,13 +62,14 @@ int status_of(int wait_status) {
 }
 
 /// Exit status, or 128 + signal; -1 if it did not end in time.
-int wait_for_end(pid_t pid) {
+int wait_for_end(pid_t pid, std::chrono::seconds patience = kPatience) {
     int status = 0;
     pid_t ended = 0;
-    const bool has_ended = wait_until([&] {
+    const auto has_come = [&] {
         ended = ::waitpid(pid, &status, WNOHANG);
         return ended != 0;
-    });
+    };
+    const bool has_ended = wait_until(has_come, patience);
     if (!has_ended || ended < 0) {
         return -1;
     }
@@ -78,8 +78,8 @@ int wait_for_end(pid_t pid) {
 
 } // namespace
 
-bool wait_until(const std::function<bool()>& condition) {
-    const auto deadline = Clock::now() + kPatience;
+bool wait_until(const std::function<bool()>& condition, std::chrono::seconds patience) {
+    const auto deadline = Clock::now() + patience;
     while (!condition()) {
         if (Clock::now() > deadline) {
             return false;
@@ -244,9 +244,9 @@ pid_t Host::start_ctl(std::vector<std::string> arguments) {
     return pid;
 }
 
-Ran Host::finish_ctl(pid_t pid) {
+Ran Host::finish_ctl(pid_t pid, std::chrono::seconds patience) {
     Ran ran;
-    ran.status = wait_for_end(pid);
+    ran.status = wait_for_end(pid, patience);
     const std::string base = dir_ / ("ctl-" + std::to_string(pid));
     ran.out = read_file(base + ".out");
     ran.err = read_file(base + ".err");

@@ -24,8 +24,11 @@ struct Ran {
     std::string err; ///< its standard error
 };
 
-/// Waits for a condition that another process brings about; false after five seconds.
-bool wait_until(const std::function<bool()>& condition);
+/// For what takes a moment.
+inline constexpr std::chrono::seconds kPatience{8};
+
+/// Waits for a condition that another process brings about; false when the patience ends.
+bool wait_until(const std::function<bool()>& condition, std::chrono::seconds patience = kPatience);
 
 class Host {
 public:
@@ -74,7 +77,7 @@ public:
     Ran ctl_in_shell(const std::string& words);
     /// Starts qhupd-ctl and comes back at once; finish_ctl() waits for it.
     pid_t start_ctl(std::vector<std::string> arguments);
-    Ran finish_ctl(pid_t pid);
+    Ran finish_ctl(pid_t pid, std::chrono::seconds patience = kPatience);
 
     /// One request, bytes in, bytes out until the server closes.
     std::string raw_request(const std::string& bytes) const;
