@@ -160,7 +160,6 @@ class Line:
                     "pvpanic",
                     "i6300esb",
                     "vmgenid,guid=auto",
-                    "isa-debug-exit",
                     "intel-hda",
                     "AC97",
                     "e1000",

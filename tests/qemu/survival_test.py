@@ -8,6 +8,7 @@
 """
 
 import pathlib
+import re
 import sys
 import unittest
 
@@ -19,6 +20,7 @@ PAGE = ROOT / "docs" / "survival.md"
 
 ROWS = load_rows(pathlib.Path(__file__).parent / "rows")
 RESULTS = {}
+TYPES = set()  # of devices and objects that crossed
 WRITE = "--write" in sys.argv
 if WRITE:
     sys.argv.remove("--write")
@@ -48,6 +50,7 @@ class Survival(unittest.TestCase):
         try:
             chain.run()
         finally:
+            TYPES.update(chain.types)
             for row in rows:
                 for column in COLUMNS:
                     key = (row.thing, column.title)
@@ -55,6 +58,21 @@ class Survival(unittest.TestCase):
             for error in chain.errors:
                 print(error, file=sys.stderr)
         self.assertEqual([error.splitlines()[0] for error in chain.errors], [])
+
+
+# Of the allow lists, and not here: kvm_test.py has those of KVM, moves_test.py the one that only 10.0 has; memory of the last
+# is the blocker `ram` when the VM uses it.
+SHOWN_ELSEWHERE = {"kvm-apic", "kvm-i8259", "kvm-ioapic", "kvm-pit", "kvmclock", "memory-backend-shm", "memory-backend-ram"}
+
+
+def allowed_types(base):
+    """The types of devices and objects that the series lets cross."""
+    patches = sorted((ROOT / "qemu-patches" / base).glob("*.patch"))
+    added = [line[1:] for patch in patches for line in patch.read_text().splitlines() if line.startswith("+")]
+    lists = re.findall(r"\b(?:virtio|user|board|object)_types\[\] = \{(.*?)\};", "\n".join(added), re.S)
+    if len(lists) != 4:
+        raise AssertionError(f"{len(lists)} lists of types in the patches of {base}")
+    return {name for text in lists for name in re.findall(r'"([^"]+)"', re.sub(r"/\*.*?\*/", "", text, flags=re.S))}
 
 
 def add_groups():
@@ -79,6 +97,15 @@ class ZPage(unittest.TestCase):
     """Runs last, of all that ran."""
 
     longMessage = True
+
+    def test_no_type_may_cross_that_no_row_has(self):
+        if {row.thing for row in ROWS} - {thing for thing, _ in RESULTS}:
+            self.skipTest("not every group ran")
+        # A type of virtio stands for its -transitional and -non-transitional too.
+        seen = TYPES | {name.removesuffix("-transitional").removesuffix("-non") for name in TYPES}
+        for base in ("7.2", "10.0"):
+            with self.subTest(base=base):
+                self.assertEqual(allowed_types(base) - seen - SHOWN_ELSEWHERE, set())
 
     def test_page_says_what_was_run(self):
         if not RESULTS:

@@ -25,6 +25,7 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import traceback
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 
 from case import find_qemu
 from daemon import Daemon
-from firmware import FirmwareGuest
+from firmware import FirmwareGuest, SilentGuest
 from guest import Guest, folder_of_tests, roots_folder
 from netrig import NetRig
 from pair import assert_runs_on_one
@@ -70,7 +71,7 @@ class Row:
     thing = ""  # what it is: the first column
     means = ""  # what "survives" means
     group = ""  # rows of one group share a VM
-    guest = "firmware"  # or "linux"
+    guest = "firmware"  # or "linux", or "silent": it stays in what the rows put it in
     net = False  # the VM needs a tap
     id = ""  # how the blocker's id begins, where it is refused
 
@@ -191,7 +192,7 @@ def start_group(rows, base, stack):
     kinds = {row.guest for row in rows}
     if len(kinds) != 1:
         raise ValueError(f"rows of {rows[0].group} want {' and '.join(sorted(kinds))}")
-    kind = FirmwareGuest if kinds == {"firmware"} else Guest
+    kind = {"firmware": FirmwareGuest, "linux": Guest, "silent": SilentGuest}[kinds.pop()]
     options.setdefault("name", f"{rows[0].group}-{base}")
     vm = rig.vm = stack.enter_context(kind(find_qemu(base), **options))
     vm.base = base
@@ -202,8 +203,16 @@ def start_group(rows, base, stack):
     return vm
 
 
+def types_in(vm):
+    """The types of all objects that make up the VM."""
+    return set(re.findall(r"\(([^()]+)\)$", vm.qmp.hmp("info qom-tree /").replace("\r", ""), re.M))
+
+
 class Chain:
-    """Takes a group's VM through the steps; `results` has a text for each (thing, title of step)."""
+    """Takes a group's VM through the steps; `results` has a text for each (thing, title of step).
+
+    `types` are those of devices and objects that were in the VM when it moved.
+    """
 
     # The last moment at which the source can go on.
     ROLLBACK = ("target.word.before", "kill")
@@ -212,6 +221,7 @@ class Chain:
         self.rows = rows
         self.daemon = daemon
         self.results = {}
+        self.types = set()
         self.errors = []
         self.vm = None
         self._stack = contextlib.ExitStack()
@@ -264,6 +274,7 @@ class Chain:
         elif step.moves:
             self._must_have(step, run, 0, "upgraded")
             vm.base = step.target
+            self.types |= types_in(vm)
         else:
             vm.qmp.execute("x-hot-upgrade-fault", point=self.ROLLBACK[0], action="none")
             self._must_have(step, run, 4, "rolled_back")
@@ -330,4 +341,4 @@ def table(rows, results):
 
 
 __all__ = ["COLUMNS", "STEPS", "Blocked", "Chain", "Rig", "Row", "Step", "load_rows", "patient_daemon", "release_of"]
-__all__ += ["start_group", "table"]
+__all__ += ["start_group", "table", "types_in"]

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import termios
@@ -20,7 +21,7 @@ from survival import Blocked, Row
 
 # Ports of the guest, and what runs behind them (tests/guest/init). One VM has them all.
 PARAMETERS = {
-    "echo": "ttyS1,ttyS2,ttyS3,hvc0,hvc1,hvc2,agent,tcp,client,tcpclient,later,pipe,stdio",
+    "echo": "ttyS1,ttyS2,ttyS3,hvc0,hvc1,hvc2,agent,tcp,client,tcpclient,later,pipe,stdio,screen",
     "lines": "ring,file,append",
     "flood": "deaf",
 }
@@ -467,6 +468,48 @@ class PtySocat(EchoRow):
     def after(self, vm, moved):
         super().after(vm, moved)
         assert self.socat.poll() is None, "socat ended"
+
+
+class PtyScreen(LinuxRow):
+    thing = "pty that `screen` has open"
+    means = "it stays open, and shows what the guest answers to what is typed into it"
+
+    def needs(self):
+        return None if shutil.which("screen") else "screen is not here (package screen)"
+
+    def arguments(self, rig):
+        self.shown = rig.folder / "shown"
+        return ["-chardev", "pty,id=pty3", "-device", "virtserialport,bus=vser0.0,nr=14,chardev=pty3,name=screen"]
+
+    def screen(self, *words):
+        return subprocess.run(["screen", "-S", self.session, *words], capture_output=True, text=True, timeout=10)
+
+    def begin(self, vm):
+        self.session = f"qhup-{os.getpid()}-{vm.pid()}"
+        pty = chardev(vm, "pty3")["filename"].removeprefix("pty:")
+        self.process = subprocess.Popen(["screen", "-D", "-m", "-S", self.session, pty], stdout=subprocess.DEVNULL)
+        vm.rig.stack.callback(self.process.wait, 10)
+        vm.rig.stack.callback(self.screen, "-X", "quit")
+        wait_for(lambda: self.screen("-Q", "title").returncode == 0, 10, "screen runs")
+        self.type()
+
+    def type(self):
+        """What is typed comes back from the guest."""
+        word = os.urandom(6).hex()
+        self.screen("-X", "stuff", word + r"\015\012")
+
+        def shows():
+            self.screen("-X", "hardcopy", str(self.shown))
+            return self.shown.exists() and word in self.shown.read_text(errors="replace")
+
+        wait_for(shows, 20, f"screen shows {word}")
+
+    def before(self, vm):
+        self.type()
+
+    def after(self, vm, moved):
+        assert self.process.poll() is None, "screen ended"
+        self.type()
 
 
 class PtyLeftAlone(LinuxRow):

@@ -6,10 +6,11 @@ them from inside.
 """
 
 import hashlib
-import os
 import re
 import secrets
+import shutil
 import socket
+import subprocess
 import time
 
 from console import Console
@@ -17,12 +18,12 @@ from pair import wait_for
 from survival import Blocked, Row
 
 Q35_MODULES = (
-    "uhci_hcd,ehci_pci,xhci_pci,usbhid,hid-generic,usb_storage,virtio_input,virtio-gpu,bochs,snd-hda-intel,"
-    "snd-hda-codec-generic,qemu_fw_cfg,8250_pci,mmc_block,sdhci-pci"
+    "ehci_pci,uhci_hcd,xhci_pci,usbhid,hid-generic,usb_storage,virtio_input,virtio-gpu,bochs,snd-hda-codec-generic,"
+    "snd-hda-intel,qemu_fw_cfg"
 )
 PC_MODULES = (
-    "uhci_hcd,ohci_pci,usbhid,hid-generic,qemu_fw_cfg,cirrus,snd-intel8x0,snd-ens1370,sym53c8xx,megaraid_sas,mptspi,mptsas,"
-    "vmw_pvscsi,am53c974,ahci,virtio_input"
+    "ehci_pci,uhci_hcd,ohci_pci,xhci_pci,usb_storage,usbhid,hid-generic,snd-intel8x0,snd-ens1370,sym53c8xx,"
+    "megaraid_sas,mptsas,vmw_pvscsi,ahci,virtio_input"
 )
 
 
@@ -36,27 +37,21 @@ def console(vm):
     return found
 
 
-class SlowRow(Row):
-    """Of the groups whose Linux guests need minutes on a busy machine; not run to their end so far."""
-
+class Q35Row(Row):
+    group = "devices-q35"
     guest = "linux"
 
-    def needs(self):
-        return None if os.environ.get("QHUP_DEVICE_ROWS") else "run it with QHUP_DEVICE_ROWS=1"
-
-
-class Q35Row(SlowRow):
-    group = "devices-q35"
-
     def options(self, rig):
-        return {"machine": "q35", "devices": True, "console": True, "modules": Q35_MODULES, "append": "i6300esb.heartbeat=10"}
+        kernel = "intel_iommu=on"
+        return {"machine": "q35", "devices": True, "console": True, "modules": Q35_MODULES, "append": kernel}
 
 
-class PcRow(SlowRow):
+class PcRow(Row):
     group = "devices-pc"
+    guest = "linux"
 
     def options(self, rig):
-        return {"machine": "pc", "devices": True, "console": True, "modules": PC_MODULES, "append": "ib700wdt.timeout=10"}
+        return {"machine": "pc", "devices": True, "console": True, "modules": PC_MODULES}
 
 
 # ---- input
@@ -75,13 +70,13 @@ class Input:
     def read(self, make_events):
         """(type, code, value) of what the guest read while make_events() ran."""
         shell = console(self.vm)
-        shell.run(f"(timeout 20 cat {self.path} >/tmp/events) & echo $! >/tmp/events.pid; usleep 1000000")
+        shell.run(f"(timeout 20 cat {self.path} >/tmp/events) & echo $! >/tmp/events.pid; usleep 200000")
         make_events()
         for _ in range(40):
             if int(shell.run("wc -c </tmp/events")) >= 48:
                 break
-            shell.run("usleep 100000")
-        shell.run("kill $(cat /tmp/events.pid) || true; usleep 100000")
+            shell.run("usleep 50000")
+        shell.run("kill $(cat /tmp/events.pid) || true; usleep 50000")
         data = bytes.fromhex(shell.run("xxd -p /tmp/events").replace("\n", ""))
         events = [data[at + 16 : at + 24] for at in range(0, len(data) - 23, 24)]
         return [
@@ -175,7 +170,7 @@ class UsbTablet(Pointer, Q35Row):
 
 
 class UsbKeyboard(Pointer, Q35Row):
-    thing = "USB keyboard on UHCI, EHCI's companion"
+    thing = "USB keyboard on ich9-usb-ehci1"
     means = "as the tablet"
     evdev = "QEMU QEMU USB Keyboard"
     kind = "key"
@@ -184,8 +179,25 @@ class UsbKeyboard(Pointer, Q35Row):
         return [
             *("-device", "ich9-usb-ehci1,id=ehci,multifunction=on,addr=1d.7"),
             *("-device", "ich9-usb-uhci1,masterbus=ehci.0,firstport=0,multifunction=on,addr=1d.0"),
+            *("-device", "ich9-usb-uhci2,masterbus=ehci.0,firstport=2,addr=1d.1"),
+            *("-device", "ich9-usb-uhci3,masterbus=ehci.0,firstport=4,addr=1d.2"),
             *("-device", "usb-kbd,bus=ehci.0,port=1,id=ukbd"),
         ]
+
+
+class UsbCompanions(Pointer, Q35Row):
+    thing = "USB mouse on ich9-usb-uhci2, a companion of EHCI"
+    means = "as the tablet"
+    evdev = "QEMU QEMU USB Mouse"
+    kind = "rel"
+
+    def arguments(self, rig):
+        return ["-device", "usb-mouse,bus=ehci.0,port=3,id=umouse,usb_version=1"]
+
+    def begin(self, vm):
+        speed = console(vm).run("dmesg | grep 'using uhci_hcd'")
+        assert "full-speed" in speed, speed
+        super().begin(vm)
 
 
 class UsbMouse(Pointer, PcRow):
@@ -273,13 +285,22 @@ class UsbStorage(DiskOf, Q35Row):
         return ["-drive", self.image(rig), "-device", "usb-storage,drive=d4096,bus=xhci.0,port=2,id=stick"]
 
 
-class SdCard(DiskOf, Q35Row):
-    thing = "SD card on sdhci-pci"
+class UsbStorageNec(DiskOf, PcRow):
+    thing = "usb-storage on nec-usb-xhci"
     means = "as usb-storage"
-    size_kib = 8192
+    size_kib = 4352
 
     def arguments(self, rig):
-        return ["-device", "sdhci-pci,id=sdhci", "-drive", self.image(rig), "-device", "sd-card,drive=d8192,id=sd0"]
+        return ["-device", "nec-usb-xhci,id=nec", "-drive", self.image(rig), "-device", "usb-storage,drive=d4352,bus=nec.0,id=stick1"]
+
+
+class UsbStorageEhci(DiskOf, PcRow):
+    thing = "usb-storage on usb-ehci"
+    means = "as usb-storage"
+    size_kib = 4608
+
+    def arguments(self, rig):
+        return ["-device", "usb-ehci,id=ehci0", "-drive", self.image(rig), "-device", "usb-storage,drive=d4608,bus=ehci0.0,id=stick2"]
 
 
 class Ahci(DiskOf, PcRow):
@@ -294,12 +315,13 @@ class Ahci(DiskOf, PcRow):
 class ScsiHba(DiskOf, PcRow):
     means = "as usb-storage"
     controller = ""
+    more = ""  # of the disk
 
     def arguments(self, rig):
         disk = f"d{self.size_kib}"
         return [
             *("-device", f"{self.controller},id=hba-{disk}", "-drive", self.image(rig)),
-            *("-device", f"scsi-hd,drive={disk},bus=hba-{disk}.0,id=hd-{disk}"),
+            *("-device", f"scsi-hd,drive={disk},bus=hba-{disk}.0,id=hd-{disk}{self.more}"),
         ]
 
 
@@ -315,22 +337,23 @@ class Megasas(ScsiHba):
     size_kib = 5632
 
 
+class MegasasGen2(ScsiHba):
+    thing = "SCSI disk on megasas-gen2"
+    controller = "megasas-gen2"
+    size_kib = 5760
+
+
 class Mptsas(ScsiHba):
     thing = "SCSI disk on mptsas1068"
     controller = "mptsas1068"
     size_kib = 5888
+    more = ",wwn=0x5000c50015ea71ac"  # Linux finds no disk without
 
 
 class Pvscsi(ScsiHba):
     thing = "SCSI disk on pvscsi"
     controller = "pvscsi"
     size_kib = 6144
-
-
-class Am53c974(ScsiHba):
-    thing = "SCSI disk on am53c974"
-    controller = "am53c974"
-    size_kib = 6400
 
 
 # ---- displays
@@ -350,18 +373,27 @@ def screendump(vm, device=None):
 class Framebuffer:
     """A display with a driver: the guest paints, and what the host sees is the same before and after."""
 
-    driver = ""  # in /proc/fb
+    slot = ""  # of the PCI device
     display = ""
+
+    def begin(self, vm):
+        # Sets a mode, which those have not that the guest's console is not on
+        console(vm).run(f"echo 0 >/sys/class/graphics/fb{self.frame(vm)}/blank")
+
+    def frame(self, vm):
+        frames = console(vm).run("for f in /sys/class/graphics/fb[0-9]; do echo $f $(readlink -f $f/device); done")
+        found = re.search(rf"/fb(\d) .*/0000:00:{self.slot}\.0", frames)
+        assert found, frames + console(vm).run("dmesg | grep -i drm")
+        return found[1]
 
     def paint(self, vm):
         """Paints something new; returns what the host sees of it."""
-        frame = re.search(rf"^(\d+) {self.driver}", console(vm).run("cat /proc/fb"), re.M)
-        assert frame, console(vm).run("cat /proc/fb; dmesg | grep -i drm")
+        frame = self.frame(vm)
         before = screendump(vm, self.display)
         seed = secrets.token_hex(4)
         # One line of random pixels, many times: as large as a screen, and quick to make
         console(vm).run(f"dd if=/dev/urandom of=/tmp/line bs=4096 count=16 2>/dev/null; echo {seed} >>/tmp/line")
-        console(vm).run(f"for i in 1 2 3 4 5 6 7 8; do cat /tmp/line; done >/dev/fb{frame[1]}")
+        console(vm).run(f"for i in 1 2 3 4 5 6 7 8; do cat /tmp/line; done >/dev/fb{frame}")
         wait_for(lambda: screendump(vm, self.display) != before, 60, f"{self.display} shows what was painted")
         return self.settle(vm)
 
@@ -388,18 +420,38 @@ class Framebuffer:
 class VirtioGpu(Framebuffer, Q35Row):
     thing = "virtio-gpu-pci, 2D"
     means = "a picture that the guest painted is the same, and it paints on"
-    driver = "virtio_gpudrmfb"
+    slot = "14"
     display = "gpu0"
 
     def arguments(self, rig):
-        return ["-device", "virtio-gpu-pci,id=gpu0"]
+        return ["-device", "virtio-gpu-pci,id=gpu0,addr=14"]
 
 
 class StdVga(Framebuffer, Q35Row):
     thing = "VGA with the guest's own driver"
     means = "as virtio-gpu-pci"
-    driver = "bochs-drm"
+    slot = "01"
     display = "vga0"
+
+
+class BochsDisplay(Framebuffer, Q35Row):
+    thing = "bochs-display"
+    means = "as virtio-gpu-pci"
+    slot = "15"
+    display = "bochs0"
+
+    def arguments(self, rig):
+        return ["-device", "bochs-display,id=bochs0,addr=15"]
+
+
+class SecondaryVga(Framebuffer, Q35Row):
+    thing = "secondary-vga"
+    means = "as virtio-gpu-pci"
+    slot = "16"
+    display = "vga1"
+
+    def arguments(self, rig):
+        return ["-device", "secondary-vga,id=vga1,addr=16"]
 
 
 class TextDisplay:
@@ -464,9 +516,10 @@ class RtcDate(Q35Row):
         return int(text[0]) - float(text[1])
 
     def offset(self, vm):
-        console(vm).run("date -u -s @$(($(cat /sys/class/rtc/rtc0/since_epoch)+3600)) >/dev/null; hwclock -w -u")
+        # As if the guest kept local time, an hour ahead
+        console(vm).run("TZ=AAA-1 hwclock -w -l")
         told = vm.qmp.wait_event("RTC_CHANGE", timeout=10)["data"]["offset"]
-        console(vm).run("date -u -s @$(($(cat /sys/class/rtc/rtc0/since_epoch)-3600)) >/dev/null; hwclock -w -u")
+        console(vm).run("hwclock -w -u")
         vm.qmp.wait_event("RTC_CHANGE", timeout=10)
         return told
 
@@ -573,6 +626,20 @@ class FwCfg(Q35Row):
         assert "survivor" in console(vm).run("strings /sys/firmware/qemu_fw_cfg/by_name/etc/smbios/smbios-tables/raw")
 
 
+class IntelIommu(Q35Row):
+    thing = "intel-iommu"
+    means = "the devices reach the guest's memory through it, as before; it saw no fault"
+
+    def arguments(self, rig):
+        return ["-device", "intel-iommu,id=iommu0"]
+
+    def begin(self, vm):
+        assert "/" in console(vm).run("ls -d /sys/class/iommu/dmar0/devices/*"), "no device is behind it"
+
+    def after(self, vm, moved):
+        assert console(vm).run("dmesg | grep -c 'DMAR.*fault' || true") == "0", console(vm).run("dmesg | grep DMAR | tail")
+
+
 class PciTree(Q35Row):
     thing = "PCI bridges: root port, ioh3420, switch, DMI and PCI bridges"
     means = "the configuration space of every device is the same; a device below them works"
@@ -614,8 +681,7 @@ class Pvpanic(Q35Row):
 
     def after(self, vm, moved):
         shell = console(vm)
-        folder = shell.run("grep -l 0x0011 /sys/bus/pci/devices/*/device").replace("/device", "").split("\n")
-        folder = [f for f in folder if shell.run(f"cat {f}/vendor") == "0x1b36"][0]
+        folder = shell.run("cd /sys/bus/pci/devices; grep -l PCI_ID=1B36:0011 $PWD/*/uevent; cd /tmp").removesuffix("/uevent")
         shell.run(f"echo 1 >{folder}/enable")
         address = shell.run(f"head -n 1 {folder}/resource").split()[0]
         shell.run(f"devmem {address} 8 2")
@@ -638,7 +704,7 @@ class PciSerial(Q35Row):
         self.port = console(vm).run(
             "for t in /sys/class/tty/ttyS*; do [ -e $t/device/vendor ] && echo ${t##*/}; done; true"
         ).split()[0]
-        console(vm).run(f"stty -F /dev/{self.port} raw -echo; (while read -r l; do echo $l; done </dev/{self.port} >/tmp/fromhost) &")
+        console(vm).run(f"exec 7<>/dev/{self.port}; stty raw -echo <&7; (while read -r l; do echo $l; done <&7 >/tmp/fromhost) &")
         self.after(vm, True)
 
     def after(self, vm, moved):
@@ -652,6 +718,65 @@ class PciSerial(Q35Row):
         wait_for(lambda: word[::-1] in console(vm).run("cat /tmp/fromhost"), 60, "the guest reads it")
 
 
+# ---- ports of the board
+
+
+def write_port(vm, port, value):
+    """The guest writes a byte to an I/O port."""
+    console(vm).run(f"printf '\\x{value:02x}' | dd of=/dev/port bs=1 seek={port} conv=notrunc 2>/dev/null")
+
+
+class PvpanicIsa(PcRow):
+    thing = "pvpanic on ISA"
+    means = "the event comes"
+
+    def arguments(self, rig):
+        return ["-device", "pvpanic,id=pv1"]
+
+    def after(self, vm, moved):
+        write_port(vm, 0x505, 2)
+        vm.qmp.wait_event("GUEST_CRASHLOADED", timeout=5)
+
+
+class Debugcon(PcRow):
+    thing = "isa-debugcon on a file"
+    means = "what the guest writes is appended"
+
+    def arguments(self, rig):
+        return ["-chardev", f"file,id=dbg,path={rig.folder}/debug", "-device", "isa-debugcon,chardev=dbg,iobase=0x402,id=dbg0"]
+
+    def look(self, vm):
+        return (vm.rig.folder / "debug").read_bytes()
+
+    def before(self, vm):
+        self.seen = self.look(vm)
+
+    def after(self, vm, moved):
+        write_port(vm, 0x402, 0x51)
+        assert self.look(vm) == self.seen + b"\x51", f"{self.look(vm)[-100:]} after {self.seen[-100:]}"
+
+
+class Parallel(PcRow):
+    thing = "isa-parallel on a file"
+    means = "what the guest prints is appended"
+
+    def arguments(self, rig):
+        return ["-chardev", f"file,id=lpt,path={rig.folder}/printed", "-device", "isa-parallel,chardev=lpt,id=lpt0"]
+
+    def look(self, vm):
+        return (vm.rig.folder / "printed").read_bytes()
+
+    def before(self, vm):
+        # Half of a byte's way: the data is there, its strobe comes after the move
+        write_port(vm, 0x378, 0x52)
+        write_port(vm, 0x37A, 0x0C)
+        self.seen = self.look(vm)
+
+    def after(self, vm, moved):
+        write_port(vm, 0x37A, 0x0D)
+        assert self.look(vm) == self.seen + b"\x52", f"{self.look(vm)[-100:]} after {self.seen[-100:]}"
+
+
 # ---- sound
 
 
@@ -662,9 +787,9 @@ class Sound:
 
     def begin(self, vm):
         shell = console(vm)
-        assert shell.run(f"ls /dev/snd/pcmC{self.card}D0p")
         shell.run("modprobe snd-pcm-oss")
         dsp = "/dev/dsp" if self.card == 0 else f"/dev/dsp{self.card}"
+        shell.run(f"ls {dsp}")
         shell.run(f"(cat /dev/zero >{dsp}) >/dev/null 2>&1 &")
         wait_for(lambda: self.position(vm) > 0, 60, "the guest plays")
 
@@ -678,6 +803,7 @@ class Sound:
 
     def after(self, vm, moved):
         first = self.position(vm)
+        assert first >= self.seen, f"the position went back from {self.seen} to {first}"
         wait_for(lambda: self.position(vm) > first + 1000, 60, f"the guest plays on after {first}")
 
 
@@ -686,7 +812,25 @@ class Hda(Sound, Q35Row):
     means = "the guest plays on"
 
     def arguments(self, rig):
-        return ["-audiodev", "none,id=snd0", "-device", "intel-hda,id=hda", "-device", "hda-duplex,audiodev=snd0,id=codec"]
+        return ["-audiodev", "none,id=snd0", "-device", "intel-hda,id=hda", "-device", "hda-duplex,bus=hda.0,audiodev=snd0,id=codec"]
+
+
+class HdaOutput(Sound, Q35Row):
+    thing = "sound: ich9-intel-hda with hda-output"
+    means = "as hda-duplex"
+    card = 1
+
+    def arguments(self, rig):
+        return ["-device", "ich9-intel-hda,id=hda1,addr=17", "-device", "hda-output,bus=hda1.0,audiodev=snd0,id=codec1"]
+
+
+class HdaMicro(Sound, Q35Row):
+    thing = "sound: ich9-intel-hda with hda-micro"
+    means = "as hda-duplex"
+    card = 2
+
+    def arguments(self, rig):
+        return ["-device", "ich9-intel-hda,id=hda2,addr=18", "-device", "hda-micro,bus=hda2.0,audiodev=snd0,id=codec2"]
 
 
 class Ac97(Sound, PcRow):
@@ -713,12 +857,14 @@ class Watchdog:
     """Armed right before an upgrade, it must fire when its time is over, not later and not earlier."""
 
     seconds = 10
-    device = ""
+    device = "/dev/watchdog0"
+    module = ""
 
     def before(self, vm):
         # The other rows take their time: arm as late as possible, so this row's before() comes last of its group.
         shell = console(vm)
-        shell.run("rm -f /tmp/stop")
+        # The driver sets the time at its start only; the device forgets it when it has fired.
+        shell.run(f"rm -f /tmp/stop; rmmod {self.module.split()[0]} 2>/dev/null; modprobe {self.module}={self.seconds}")
         shell.run(f"(exec 3>{self.device}; while [ ! -e /tmp/stop ]; do usleep 200000; done; printf V >&3) >/dev/null 2>&1 &")
         shell.run("usleep 100000")
         self.armed = time.time()
@@ -734,25 +880,20 @@ class Watchdog:
 class I6300esb(Watchdog, Q35Row):
     thing = "i6300esb watchdog, armed"
     means = "goes on counting: fires when its time is over; the action is kept"
-    device = "/dev/watchdog0"
+    module = "i6300esb heartbeat"
 
     def arguments(self, rig):
         return ["-device", "i6300esb,id=wd0", "-action", "watchdog=none"]
-
-    def begin(self, vm):
-        console(vm).run("modprobe i6300esb heartbeat=10")
 
 
 class Ib700(Watchdog, PcRow):
     thing = "ib700 watchdog, armed"
     means = "as i6300esb"
-    device = "/dev/watchdog0"
+    device = "/dev/watchdog"
+    module = "ib700wdt timeout"
 
     def arguments(self, rig):
         return ["-device", "ib700,id=wd1", "-action", "watchdog=none"]
-
-    def begin(self, vm):
-        console(vm).run("modprobe ib700wdt timeout=10")
 
 
 # ---- refused by name
@@ -795,6 +936,59 @@ class Nvme(BlockedDevice):
     thing = "nvme"
     type = "nvme"
     more = ",serial=1"
+
+
+class Tpm(BlockedDevice):
+    """With a real swtpm, whose control connection and state belong to one QEMU."""
+
+    def needs(self):
+        return None if shutil.which("swtpm") else "swtpm is not here (package swtpm)"
+
+    def setup(self, rig):
+        self.socket = rig.folder / f"{self.type}.sock"
+        state = rig.folder / self.type
+        state.mkdir()
+        command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--ctrl", f"type=unixio,path={self.socket}"]
+        swtpm = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        rig.stack.callback(swtpm.wait, 10)
+        rig.stack.callback(swtpm.terminate)
+        wait_for(self.socket.exists, 10, "swtpm listens")
+
+    def arguments(self, rig):
+        chardev = f"socket,id=b-chr-{self.type},path={self.socket}"
+        emulator = f"emulator,id=b-be-{self.type},chardev=b-chr-{self.type}"
+        return ["-chardev", chardev, "-tpmdev", emulator, "-device", f"{self.type},id={self.name},tpmdev=b-be-{self.type}"]
+
+    def after(self, vm, moved):
+        assert [b["model"] for b in vm.qmp.execute("query-tpm")] == [self.type]
+
+
+class TpmCrb(Tpm):
+    thing = "tpm-crb with swtpm"
+    type = "tpm-crb"
+
+
+class TpmTis(Tpm):
+    thing = "tpm-tis with swtpm"
+    type = "tpm-tis"
+    group = "devices-blocked-pc"
+
+    def options(self, rig):
+        return {}
+
+
+class SdhciPci(BlockedDevice):
+    thing = "sdhci-pci with an SD card"  # its state lacks the configuration space
+    type = "sdhci-pci"
+
+    def arguments(self, rig):
+        card = ["-drive", "if=none,id=b-card,driver=null-co,size=8M,read-zeroes=on", "-device", "sd-card,drive=b-card,id=b-sd-card"]
+        return [*super().arguments(rig), *card]
+
+
+class Am53c974(BlockedDevice):
+    thing = "am53c974"  # 10.0 does not load the state of 7.2
+    type = "am53c974"
 
 
 class Uas(BlockedDevice):

@@ -13,6 +13,7 @@ import time
 
 from guest import find_qemu
 from pair import wait_for
+from qmp import Qmp
 from survival import Blocked, Row
 
 NOBODY = 65534
@@ -152,6 +153,47 @@ class Pidfile(InGroup):
         vm.serial.expect_end()
         os.kill(pid, 15)
         wait_for(lambda: not path.exists(), 10, "the pidfile goes with the last process")
+
+
+class RelativePaths(Row):
+    thing = "relative paths in the command line"
+    means = "they mean what they meant, wherever the daemon runs: the same disk, files and sockets"
+    group = "relative-paths"
+
+    def setup(self, rig):
+        (rig.folder / "disk.raw").write_bytes(bytes(1 << 20))
+        (rig.folder / "images").mkdir()
+        (rig.folder / "images" / "cd.iso").write_bytes(bytes(1 << 20))
+
+    def options(self, rig):
+        return {"cwd": rig.folder}
+
+    def arguments(self, rig):
+        return [
+            *("-drive", "if=none,id=rel0,file=disk.raw,format=raw", "-device", "virtio-blk-pci,drive=rel0"),
+            *("-blockdev", "driver=file,node-name=rel1,filename=./images/../images/cd.iso,read-only=on"),
+            *("-device", "ide-cd,drive=rel1", "-pidfile", "relative.pid"),
+            *("-chardev", "socket,id=rel2,path=relative.sock,server=on,wait=off", "-mon", "chardev=rel2,mode=control"),
+            *("-chardev", "file,id=rel3,path=relative.log", "-device", "isa-debugcon,chardev=rel3,iobase=0xe9"),
+        ]
+
+    def begin(self, vm):
+        assert os.getcwd() != str(vm.rig.folder)
+        self.files = self.look(vm)
+
+    def look(self, vm):
+        """Which of the group's files the process has open."""
+        pid, folder = vm.pid(), f"{vm.rig.folder}/"
+        links = [os.readlink(entry) for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
+        return sorted({link for link in links if link.startswith(folder)})
+
+    def after(self, vm, moved):
+        folder = vm.rig.folder
+        assert self.look(vm) == self.files, f"{self.files} became {self.look(vm)}"
+        assert os.readlink(f"/proc/{vm.pid()}/cwd") == str(folder)
+        assert int((folder / "relative.pid").read_text()) == vm.pid()
+        with Qmp.connect(folder / "relative.sock") as monitor:
+            assert monitor.execute("query-hot-upgrade")["pid"] == vm.pid()
 
 
 class Daemonized(InGroup):
