@@ -180,6 +180,11 @@ class RelativePaths(Row):
     def begin(self, vm):
         assert os.getcwd() != str(vm.rig.folder)
         self.files = self.look(vm)
+        self.folder = os.readlink(f"/proc/{vm.pid()}/cwd")
+        assert self.folder == self.runs_in(vm), self.folder
+
+    def runs_in(self, vm):
+        return str(vm.rig.folder)
 
     def look(self, vm):
         """Which of the group's files the process has open."""
@@ -190,10 +195,22 @@ class RelativePaths(Row):
     def after(self, vm, moved):
         folder = vm.rig.folder
         assert self.look(vm) == self.files, f"{self.files} became {self.look(vm)}"
-        assert os.readlink(f"/proc/{vm.pid()}/cwd") == str(folder)
+        assert os.readlink(f"/proc/{vm.pid()}/cwd") == self.folder
         assert int((folder / "relative.pid").read_text()) == vm.pid()
         with Qmp.connect(folder / "relative.sock") as monitor:
             assert monitor.execute("query-hot-upgrade")["pid"] == vm.pid()
+
+
+class RelativeDaemonized(RelativePaths):
+    thing = "relative paths in the command line, with `-daemonize`"
+    means = "as without, though the process has left that folder"
+    group = "relative-daemonized"
+
+    def arguments(self, rig):
+        return [*super().arguments(rig), "-daemonize"]
+
+    def runs_in(self, vm):
+        return "/"
 
 
 class Daemonized(InGroup):
