@@ -72,6 +72,34 @@ void add_rehearsal_flags(CLI::App& upgrade, Options& options) {
         ->excludes(all);
 }
 
+void add_stage_options(CLI::App& upgrade, Options& options) {
+    upgrade
+        .add_option(
+            "--canaries",
+            options.canaries,
+            "Upgrade so many VMs first, one of each kind; then the rest"
+        )
+        ->check(CLI::Range(1, 10'000))
+        ->type_name("N");
+    upgrade.add_option("--batch", options.batch, "Upgrade so many VMs, then the next")
+        ->check(CLI::Range(1, 10'000))
+        ->type_name("N");
+    upgrade
+        .add_option_function<std::string>(
+            "--soak",
+            [&options](const std::string& text) {
+                options.soak = parse_span(text);
+                if (!options.soak || *options.soak > std::chrono::hours(7 * 24)) {
+                    throw CLI::ValidationError(
+                        "--soak", "a duration is 90s, 30min, 8h, at most 7d"
+                    );
+                }
+            },
+            "Watch the canaries, and each batch, for so long before the next: 90s, 30min, 8h"
+        )
+        ->type_name("DURATION");
+}
+
 void add_hold_options(CLI::App& hold, Options& options) {
     hold.add_option("VM", options.vms, "Their names")->required();
     hold.add_option("--reason", options.reason, "Why, for whoever comes by it")
@@ -123,6 +151,7 @@ void add_commands(CLI::App& app, Options& options) {
     add_run_options(*upgrade, options);
     upgrade->add_flag("--dry-run", options.dry_run, "Check everything, touch nothing");
     add_rehearsal_flags(*upgrade, options);
+    add_stage_options(*upgrade, options);
     add_run_options(
         *add(
             "rehearse",
@@ -159,6 +188,10 @@ std::optional<EarlyExit> find_mistake(const Options& options) {
                          options.command == Command::rehearse;
     if (selects && options.vms.empty() && !options.all) {
         return EarlyExit{ExitStatus::usage, "Name the VMs, or say --all.\n"};
+    }
+    if (options.soak && options.canaries == 0 && options.batch == 0) {
+        return EarlyExit{
+            ExitStatus::usage, "--soak needs --canaries or --batch: there is nothing after it.\n"};
     }
     for (const std::string& name : options.vms) {
         if (!daemon::is_valid_name(name)) {

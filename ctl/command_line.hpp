@@ -41,8 +41,11 @@ struct Options {
     bool yes = false;                           ///< do not ask
     bool dry_run = false;                       ///< check inside a run, touch nothing
     std::string rehearse;                       ///< before upgrades: none, first, all; "": default
-    std::optional<std::uint32_t> pause_budget_ms; ///< longest pause of each VM
-    std::string request_id;                       ///< the caller's name for an upgrade; "": none
+    std::optional<std::uint32_t> pause_budget_ms;  ///< longest pause of each VM
+    std::uint32_t canaries = 0;                    ///< so many VMs first; 0: none
+    std::uint32_t batch = 0;                       ///< then so many at a time; 0: all
+    std::optional<std::chrono::milliseconds> soak; ///< after each of these
+    std::string request_id;                        ///< the caller's name for an upgrade; "": none
     std::uint32_t max_failures = 0;            ///< no further VM is begun after so many; 0: never
     std::string run;                           ///< for abort, and for status; "": list runs
     std::string reason;                        ///< of a hold

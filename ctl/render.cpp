@@ -392,9 +392,24 @@ std::string render_run(const daemon::RunView& run) {
         }
         notes += rehearsal_lines(vm);
     }
+    if (run.stage && run.state == "running") {
+        notes += render_stage(*run.stage);
+    }
+    if (!run.stop_reason.empty()) {
+        notes += "The run was stopped: " + sentence(run.stop_reason) + "\n";
+    }
     notes += run.dry_run ? "This was a dry run: nothing was touched.\n" : "";
     notes += run.kind == "rehearsal" ? "This was a rehearsal: no guest was moved.\n" : "";
     return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
+}
+
+std::string render_stage(const daemon::StageView& stage) {
+    std::string text = "Stage " + std::to_string(stage.number) + " of " + std::to_string(stage.of) +
+                       " (" + printable(stage.name) + ")";
+    if (stage.state == "soaking") {
+        text += ": its VMs are watched until " + format_time(stage.soak_until_unix_ms);
+    }
+    return text + ".\n";
 }
 
 std::string render_progress(const daemon::RunVmView& vm) {

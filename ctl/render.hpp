@@ -43,6 +43,9 @@ std::string render_runs(const std::vector<daemon::RunView>& runs);
 /// sentence for each VM that was not upgraded.
 std::string render_run(const daemon::RunView& run);
 
+/// Where a run in stages stands, as a sentence.
+std::string render_stage(const daemon::StageView& stage);
+
 /// One change of one VM while a run goes on: "  0.412 s  vm1  prepare".
 std::string render_progress(const daemon::RunVmView& vm);
 

@@ -16,6 +16,7 @@ constexpr int kMaxDepth = 32;
 constexpr std::size_t kMaxNameLength = 128;
 constexpr std::size_t kMaxNamedVms = 10'000;
 constexpr std::uint32_t kMaxParallel = 1024;
+constexpr std::uint64_t kMaxSoakMs = 7ULL * 24 * 3600 * 1000;
 constexpr std::size_t kMaxReasonLength = 500;
 constexpr std::uint64_t kMaxPauseBudgetMs = 30'000;
 
@@ -89,6 +90,19 @@ std::optional<RehearsalView> rehearsal_from_json(const json& value) {
         .section = text(value, "section"),
         .pause_ms = decimal(value, "pause_ms"),
         .predicted_pause_ms = decimal(value, "predicted_pause_ms"),
+    };
+}
+
+std::optional<StageView> stage_from_json(const json& value) {
+    if (!value.is_object()) {
+        return std::nullopt;
+    }
+    return StageView{
+        .name = text(value, "name"),
+        .number = integer<std::uint32_t>(value, "number"),
+        .of = integer<std::uint32_t>(value, "of"),
+        .state = text(value, "state"),
+        .soak_until_unix_ms = integer<std::int64_t>(value, "soak_until_unix_ms"),
     };
 }
 
@@ -208,6 +222,18 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         if (!request.pause_budget_ms) {
             return bad_request("'pause_budget_ms' must be a number from 1 to 30000");
         }
+    } else if (key == "canaries" || key == "batch") {
+        const auto number = number_of(value, kMaxNamedVms);
+        if (!number) {
+            return bad_request("'" + key + "' must be a number from 1 to 10000");
+        }
+        (key == "canaries" ? request.canaries : request.batch) = *number;
+    } else if (key == "soak_ms") {
+        const auto number = number_of(value, kMaxSoakMs);
+        if (!number) {
+            return bad_request("'soak_ms' must be a number from 1 to 604800000");
+        }
+        request.soak_ms = *number;
     } else if (key == "max_failures") {
         const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
                                  value.get<std::uint64_t>() <= kMaxNamedVms;
@@ -224,8 +250,8 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         request.parallel = value.get<std::uint32_t>();
     } else {
         return bad_request("there is a member that this request does not have; it has vms, all, "
-                           "kind, to, parallel, max_failures, rehearse, pause_budget_ms, dry_run "
-                           "and request_id");
+                           "kind, to, parallel, max_failures, rehearse, pause_budget_ms, canaries, "
+                           "batch, soak_ms, dry_run and request_id");
     }
     return {};
 }
@@ -332,6 +358,18 @@ json to_json(const RunVmView& value) {
         {"blockers", array_of(value.blockers)},
         {"shape_class", value.shape_class},
         {"rehearsal", value.rehearsal ? to_json(*value.rehearsal) : json(nullptr)},
+        {"stage", value.stage},
+        {"run_state", value.run_state},
+    };
+}
+
+json to_json(const StageView& value) {
+    return {
+        {"name", value.name},
+        {"number", value.number},
+        {"of", value.of},
+        {"state", value.state},
+        {"soak_until_unix_ms", value.soak_until_unix_ms},
     };
 }
 
@@ -347,6 +385,8 @@ json to_json(const RunView& value) {
         {"finished_unix_ms", value.finished_unix_ms},
         {"by_uid", value.by_uid},
         {"stopped_by", value.stopped_by},
+        {"stop_reason", value.stop_reason},
+        {"stage", value.stage ? to_json(*value.stage) : json(nullptr)},
         {"request", value.request ? to_json(*value.request) : json(nullptr)},
         {"vms", array_of(value.vms)},
     };
@@ -356,6 +396,9 @@ json to_json(const RunEvent& value) {
     json event = {{"seq", value.sequence}};
     if (value.vm) {
         event["vm"] = to_json(*value.vm);
+    }
+    if (value.stage) {
+        event["stage"] = to_json(*value.stage);
     }
     if (value.run) {
         event["run"] = to_json(*value.run);
@@ -387,6 +430,15 @@ json to_json(const RunRequest& value) {
     }
     if (value.max_failures != 0) {
         request["max_failures"] = value.max_failures;
+    }
+    if (value.canaries != 0) {
+        request["canaries"] = value.canaries;
+    }
+    if (value.batch != 0) {
+        request["batch"] = value.batch;
+    }
+    if (value.soak_ms != 0) {
+        request["soak_ms"] = value.soak_ms;
     }
     if (!value.request_id.empty()) {
         request["request_id"] = value.request_id;
@@ -516,6 +568,8 @@ RunVmView run_vm_from_json(const json& value) {
         .blockers = blockers_from_json(value),
         .shape_class = text(value, "shape_class"),
         .rehearsal = rehearsal_from_json(member(value, "rehearsal")),
+        .stage = integer<std::uint32_t>(value, "stage"),
+        .run_state = text(value, "run_state"),
     };
     const json& timings = member(value, "timings_ns");
     if (timings.is_object()) {
@@ -539,6 +593,9 @@ RunRequest run_request_from_json(const json& value) {
         .dry_run = flag(value, "dry_run"),
         .rehearse = text(value, "rehearse"),
         .pause_budget_ms = {},
+        .canaries = integer<std::uint32_t>(value, "canaries"),
+        .batch = integer<std::uint32_t>(value, "batch"),
+        .soak_ms = integer<std::uint64_t>(value, "soak_ms"),
         .request_id = text(value, "request_id"),
     };
     if (const std::string kind = text(value, "kind"); !kind.empty()) {
@@ -567,6 +624,8 @@ RunView run_from_json(const json& value) {
         .finished_unix_ms = integer<std::int64_t>(value, "finished_unix_ms"),
         .by_uid = integer<std::int64_t>(value, "by_uid"),
         .stopped_by = text(value, "stopped_by"),
+        .stop_reason = text(value, "stop_reason"),
+        .stage = stage_from_json(member(value, "stage")),
         .request = {},
         .vms = {},
     };
@@ -588,6 +647,7 @@ RunEvent run_event_from_json(const json& value) {
     if (const json& vm = member(value, "vm"); vm.is_object()) {
         event.vm = run_vm_from_json(vm);
     }
+    event.stage = stage_from_json(member(value, "stage"));
     if (const json& run = member(value, "run"); run.is_object()) {
         event.run = run_from_json(run);
     }
@@ -644,6 +704,13 @@ Result<RunRequest> parse_run_request(std::string_view body) {
     }
     if (!request.to.empty() && is_revert) {
         return bad_request("'to' is not for a revert, which goes where each VM came from");
+    }
+    const bool has_stages = request.canaries != 0 || request.batch != 0;
+    if ((has_stages || request.soak_ms != 0) && request.kind != "upgrade") {
+        return bad_request("'canaries', 'batch' and 'soak_ms' are for upgrades");
+    }
+    if (request.soak_ms != 0 && !has_stages) {
+        return bad_request("'soak_ms' needs 'canaries' or 'batch': there is nothing after it");
     }
     if (request.all == !request.vms.empty()) {
         return bad_request("name VMs in 'vms', or set 'all' to true, and not both");

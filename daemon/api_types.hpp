@@ -123,6 +123,8 @@ struct RunVmView {
     std::vector<BlockerView> blockers;              ///< why it was refused
     std::string shape_class;                ///< equal for VMs of one kind of machine; "" if unknown
     std::optional<RehearsalView> rehearsal; ///< if it was rehearsed
+    std::uint32_t stage = 0;                ///< of the run, from 1; 0: the run has no stages
+    std::string run_state;                  ///< QEMU's run state before the upgrade; "" if unknown
 };
 
 /// The body of POST /v1/runs.
@@ -137,9 +139,23 @@ struct RunRequest {
     bool dry_run = false; ///< check only
     std::string rehearse; ///< before upgrades: none, first, all; "": as the daemon's config says
     std::optional<std::uint32_t> pause_budget_ms; ///< longest pause of each; none: as config says
+    std::uint32_t canaries = 0;                   ///< so many VMs are upgraded first; 0: none
+    std::uint32_t batch = 0;                      ///< then so many at a time; 0: all that are left
+    std::uint64_t soak_ms = 0; ///< after each stage the VMs are watched for so long
     std::string request_id; ///< the client's name for this request; the same again is the same run
 
     bool operator==(const RunRequest&) const = default;
+};
+
+/// Where a run in stages stands.
+struct StageView {
+    std::string name;                    ///< "canaries" or "batch"
+    std::uint32_t number = 0;            ///< from 1
+    std::uint32_t of = 0;                ///< number of the last one
+    std::string state;                   ///< "working" or "soaking"
+    std::int64_t soak_until_unix_ms = 0; ///< wall clock; 0 while it is working
+
+    bool operator==(const StageView&) const = default;
 };
 
 /// One upgrade of one or more VMs, or what recovery did after a start.
@@ -153,16 +169,20 @@ struct RunView {
     std::int64_t started_unix_ms = 0;  ///< wall clock
     std::int64_t finished_unix_ms = 0; ///< wall clock; 0 while it runs
     std::int64_t by_uid = 0;           ///< who asked
-    std::string stopped_by; ///< why no further VM is begun: "", abort, failures, shutdown
+    /// Why no further VM is begun: "", abort, failures, shutdown, canaries, soak, release.
+    std::string stopped_by;
+    std::string stop_reason; ///< more about that, as a sentence without its full stop; "": nothing
+    std::optional<StageView> stage;    ///< where it stands; none: it has no stages
     std::optional<RunRequest> request; ///< what was asked; none for recovery
     std::vector<RunVmView> vms;        ///< in the order of work
 };
 
 /// One line of the event stream of a run.
 struct RunEvent {
-    std::uint64_t sequence = 0;  ///< "seq": from 1, without gaps
-    std::optional<RunVmView> vm; ///< this VM changed
-    std::optional<RunView> run;  ///< the run ended so; always the last event
+    std::uint64_t sequence = 0;          ///< "seq": from 1, without gaps
+    std::optional<RunVmView> vm;         ///< this VM changed
+    std::optional<StageView> stage = {}; ///< the run has come to this
+    std::optional<RunView> run;          ///< the run ended so; always the last event
 };
 
 /// An error answer, RFC 9457 with a stable code and the next step.
@@ -190,6 +210,7 @@ nlohmann::json to_json(const CheckView& value);
 nlohmann::json to_json(const StepView& value);
 nlohmann::json to_json(const RehearsalView& value);
 nlohmann::json to_json(const RunVmView& value);
+nlohmann::json to_json(const StageView& value);
 nlohmann::json to_json(const RunView& value);
 nlohmann::json to_json(const RunEvent& value);
 nlohmann::json to_json(const RunRequest& value);

@@ -115,6 +115,8 @@ RunVmView make_queued_view(const RunFacts& run) {
     view.recoveries = run.recoveries;
     view.shape_class = run.shape_class;
     view.rehearsal = run.rehearsal;
+    view.stage = run.stage;
+    view.run_state = run.run_state;
     view.steps = run.steps_before;
     view.phase = std::string(upgrade::to_string(Phase::queued));
     return view;
@@ -141,7 +143,9 @@ RunVmView make_skipped_view(
     return view;
 }
 
-RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::string& stopped_by) {
+RunVmView say_why_stopped(
+    RunVmView view, const std::string& run, const std::string& stopped_by, const std::string& reason
+) {
     if (view.code != wire_code_of(make_error_code(upgrade::Errc::stopped))) {
         return view;
     }
@@ -151,6 +155,9 @@ RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::str
     } else if (stopped_by == "failures") {
         view.message = "Run " + run + " was stopped by too many failures before this VM was paused";
         view.next_step = "Look at the VMs that failed first.";
+    } else if (stopped_by == "canaries" || stopped_by == "soak" || stopped_by == "release") {
+        view.message = "Run " + run + " was stopped before this VM was begun: " + reason;
+        view.next_step = "Look at that first.";
     } else if (stopped_by == "shutdown") {
         view.message = "qhupd was stopped before this VM was paused";
         view.next_step = "Upgrade it again when qhupd runs.";

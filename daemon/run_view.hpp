@@ -27,6 +27,8 @@ struct RunFacts {
     upgrade::Goal goal = upgrade::Goal::upgrade;   ///< what is being done with the VM now
     std::string shape_class;                       ///< of the VM; "" if unknown
     std::optional<RehearsalView> rehearsal;        ///< that was done before
+    std::uint32_t stage = 0;                       ///< of the run, from 1; 0: it has none
+    std::string run_state;                         ///< QEMU's run state when the run began
     std::chrono::steady_clock::time_point started; ///< of the run
 };
 
@@ -49,8 +51,13 @@ RunVmView make_skipped_view(
 );
 
 /// The same row; if it was refused because the run was stopped, the message says by whom.
-/// @param stopped_by  of the run
-RunVmView say_why_stopped(RunVmView view, const std::string& run, const std::string& stopped_by);
+/// @param stopped_by, reason  of the run
+RunVmView say_why_stopped(
+    RunVmView view,
+    const std::string& run,
+    const std::string& stopped_by,
+    const std::string& reason = {}
+);
 
 /// The row of a VM whose upgrade ended with its rehearsal: nothing but that was tried.
 RunVmView say_it_was_rehearsed(RunVmView view);

@@ -6,12 +6,14 @@
 #include "daemon/journal_rows.hpp"
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
+#include "daemon/run_stages.hpp"
 #include "daemon/run_view.hpp"
 #include "upgrade-engine/kept_binary.hpp"
 #include "upgrade-engine/process_facts.hpp"
 
 #include <algorithm>
 #include <ctime>
+#include <numeric>
 #include <random>
 #include <set>
 #include <thread>
@@ -30,6 +32,8 @@ constexpr milliseconds kJournalOpens{1500}; // READY does not wait longer for a 
 constexpr milliseconds kRunIsWritten{5000}; // whoever asks for a run does not wait longer
 constexpr milliseconds kEndIsWritten{2000}; // an outcome that is told is on disk, if that is quick
 constexpr milliseconds kLastWrite{5000};    // when the daemon stops
+constexpr milliseconds kSoakLook{10'000};   // between two looks at the VMs of a soak
+constexpr int kSoakLooks = 3;               // so often a VM must be unwell, to be believed
 constexpr std::size_t kMaxOpenRuns = 32;
 constexpr std::uint32_t kMaxRecoveries = 5; // of one upgrade, by daemons that did not end it
 
@@ -175,6 +179,8 @@ struct UpgradeRuns::Run {
     std::vector<std::string> rehearse;  // none, first, all; by index
     upgrade::RehearsalOrder rehearsals; // of the VMs that are, or that wait for another one
     std::vector<std::shared_ptr<Notifier>> waiting; // for what becomes of a rehearsal
+    Picks picks;                                    // by index; empty until it is known
+    std::shared_ptr<Notifier> stage_changed;        // a VM ended, or the run was stopped
     upgrade::Goal goal = upgrade::Goal::upgrade;
     std::map<std::size_t, bool> is_rehearsing; // by index: before its upgrade, right now
 
@@ -197,6 +203,8 @@ struct UpgradeRuns::Run {
             .goal = is_rehearsal(index) ? upgrade::Goal::rehearsal : upgrade::Goal::upgrade,
             .shape_class = view.vms[index].shape_class,
             .rehearsal = view.vms[index].rehearsal,
+            .stage = view.vms[index].stage,
+            .run_state = view.vms[index].run_state,
             .started = started,
         };
     }
@@ -258,6 +266,7 @@ UpgradeRuns::RunPtr UpgradeRuns::make_run(std::string id, std::string kind) {
     run->view.kind = std::move(kind);
     run->view.state = "running";
     run->view.started_unix_ms = unix_ms_now();
+    run->stage_changed = std::make_shared<Notifier>(home_);
     run->started = std::chrono::steady_clock::now();
     runs_[run->view.id] = run;
     order_.push_back(run->view.id);
@@ -305,15 +314,18 @@ std::optional<RunView> UpgradeRuns::find(const std::string& id) const {
 void UpgradeRuns::request_stop() {
     is_stopping_ = true;
     for (const auto& [id, run] : runs_) {
-        if (run->view.state == "running" && run->view.stopped_by.empty()) {
+        // why: a soak needs nobody; the next daemon goes on with it.
+        const bool is_soaking = run->view.stage && run->view.stage->state == "soaking";
+        if (run->view.state == "running" && run->view.stopped_by.empty() && !is_soaking) {
             stop_run(run, "shutdown");
         }
     }
 }
 
 /// It is in the journal before the VMs' ends are, since changes are written in order.
-void UpgradeRuns::stop_run(const RunPtr& run, std::string by) {
+void UpgradeRuns::stop_run(const RunPtr& run, std::string by, std::string reason) {
     run->view.stopped_by = std::move(by);
+    run->view.stop_reason = std::move(reason);
     journal_.put({{JournalChange::Kind::put, make_run_row(run->view)}});
     if (run->batch) {
         gate_.stop_batch(*run->batch);
@@ -321,6 +333,7 @@ void UpgradeRuns::stop_run(const RunPtr& run, std::string by) {
     for (const auto& waiting : run->waiting) {
         waiting->notify();
     }
+    run->stage_changed->notify();
 }
 
 std::variant<RunView, Problem> UpgradeRuns::abort(const std::string& id, uid_t uid) {
@@ -485,6 +498,7 @@ awaitable<void> UpgradeRuns::end_vm(RunPtr run, std::size_t index, RunVmView vie
     changes.push_back(put_upgrade(run->view.id, index, now));
     add_event(run, {.sequence = 0, .vm = now, .run = std::nullopt});
     --run->open;
+    run->stage_changed->notify();
     const bool is_last = run->open == 0;
     if (is_last) {
         run->view.finished_unix_ms = unix_ms_now();
@@ -635,9 +649,8 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     run->view.parallel = std::min(request.parallel.value_or(config_.parallel), config_.parallel);
     run->view.by_uid = static_cast<std::int64_t>(uid);
     run->view.to = is_revert ? "kept" : request.to;
-    Picks picks;
     for (const std::string& name : select(chosen)) {
-        picks.push_back(answer.picked);
+        run->picks.push_back(answer.picked);
         add_policy(*run, name);
         const auto way = ways.find(name);
         run->view.vms.push_back({});
@@ -646,6 +659,7 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
         run->view.vms.back().from = seen ? seen->version : std::string();
         run->view.vms.back().from_build_id = seen ? seen->build_id : std::string();
         run->view.vms.back().shape_class = seen ? seen->shape_class : std::string();
+        run->view.vms.back().run_state = seen ? seen->state : std::string();
         run->view.vms.back().to_build_id = answer.picked       ? answer.picked->binary->build_id
                                            : way != ways.end() ? way->second.build_id
                                                                : std::string();
@@ -658,13 +672,14 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     }
     wanted.erase("");
     for (const std::string& build_id : wanted) {
-        co_await pick_kept(build_id, picks, *run);
+        co_await pick_kept(build_id, *run);
     }
-    for (auto& picked : picks) {
+    for (auto& picked : run->picks) {
         if (picked) {
             add_kept_tails(*picked);
         }
     }
+    plan_run(*run);
     choose_kinds(*run);
     run->before.resize(run->view.vms.size());
     run->held.resize(run->view.vms.size());
@@ -698,7 +713,11 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     log().info(
         "run {}: {} VMs to {}, asked for by uid {}", run->view.id, run->open, run->view.to, uid
     );
-    start_vms(run, std::move(picks));
+    open_batch(run);
+    start_vms(run, run->view.stage ? 1 : 0);
+    if (run->view.stage) {
+        tasks_.spawn("stages of run " + run->view.id, run_stages(run));
+    }
     end_start(run);
     co_return Started{run->view, true};
 }
@@ -736,16 +755,23 @@ std::optional<RunVmView> UpgradeRuns::take_vm(const Run& run, std::size_t index,
     );
 }
 
-void UpgradeRuns::start_vms(const RunPtr& run, Picks picks) {
+void UpgradeRuns::open_batch(const RunPtr& run) {
     run->batch = gate_.add_batch(
         {.parallel = run->view.parallel, .stop_after_failures = run->view.request->max_failures}
     );
     if (!run->view.stopped_by.empty()) {
         gate_.stop_batch(*run->batch); // why: it was aborted while it was written down
     }
+}
+
+/// Begins with the VMs of this stage.
+void UpgradeRuns::start_vms(const RunPtr& run, std::uint32_t stage) {
     for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
         const std::string name = run->view.vms[i].vm;
-        if (auto refused = take_vm(*run, i, picks[i].has_value())) {
+        if (run->view.vms[i].stage != stage || !run->view.vms[i].outcome.empty()) {
+            continue;
+        }
+        if (auto refused = take_vm(*run, i, run->picks[i].has_value())) {
             leave_rehearsals(run, i);
             tasks_.spawn("end of " + name, end_vm(run, i, std::move(*refused)));
             continue;
@@ -754,8 +780,206 @@ void UpgradeRuns::start_vms(const RunPtr& run, Picks picks) {
         run->held[i] = name;
         // why: whoever waits for a rehearsal joins the queue after it, and keeps nobody waiting.
         auto turn = is_rehearsed(*run, i) ? nullptr : gate_.add_vm(*run->batch);
-        tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, *picks[i], std::move(turn)));
+        tasks_.spawn("upgrade of " + name, run_vm(run, i, *vm, *run->picks[i], std::move(turn)));
     }
+}
+
+// --- stages -----------------------------------------------------------------------------------
+
+/// Which VM is of which stage, as far as it is known now.
+void UpgradeRuns::plan_run(Run& run) const {
+    const RunRequest& request = *run.view.request;
+    if ((request.canaries == 0 && request.batch == 0) || request.dry_run) {
+        return;
+    }
+    std::vector<StageCandidate> order;
+    for (std::size_t i = 0; i < run.view.vms.size(); ++i) {
+        const RunVmView& vm = run.view.vms[i];
+        const auto seen = registry_.find(vm.vm);
+        const bool is_left_out = request.all && run.policies[i].skip;
+        order.push_back(
+            {.kind = vm.shape_class + " " + vm.from_build_id,
+             .can_be_upgraded = run.picks[i] && seen && seen->upgradable && !is_left_out &&
+                                !hold_of(vm.vm) && vm.from_build_id != vm.to_build_id &&
+                                is_open(run.policies[i], time_of_day_now())}
+        );
+    }
+    const auto stages = plan_stages(order, {.canaries = request.canaries, .batch = request.batch});
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+        run.view.vms[i].stage = stages[i];
+    }
+    if (last_stage(run.view) != 0) {
+        const bool has_canaries =
+            request.canaries != 0 &&
+            std::any_of(order.begin(), order.end(), [](const StageCandidate& candidate) {
+                return candidate.can_be_upgraded;
+            });
+        run.view.stage = make_stage(run.view, 1, has_canaries);
+    }
+}
+
+/// What the VMs of this stage are by now: hours may have gone by.
+void UpgradeRuns::look_again(Run& run, std::uint32_t stage) const {
+    for (RunVmView& vm : run.view.vms) {
+        const auto seen = registry_.find(vm.vm);
+        if (vm.stage == stage && seen && seen->reachable) {
+            vm.from = seen->version;
+            vm.from_build_id = seen->build_id;
+            vm.shape_class = seen->shape_class;
+            vm.run_state = seen->state;
+        }
+    }
+}
+
+/// It is in the journal before what follows from it is.
+void UpgradeRuns::set_stage(const RunPtr& run, StageView stage) {
+    log().info(
+        "run {}: stage {} of {} ({}) is {}",
+        run->view.id,
+        stage.number,
+        stage.of,
+        stage.name,
+        stage.state
+    );
+    run->view.stage = std::move(stage);
+    journal_.put({{JournalChange::Kind::put, make_run_row(run->view)}});
+    add_event(
+        run, {.sequence = 0, .vm = std::nullopt, .stage = run->view.stage, .run = std::nullopt}
+    );
+}
+
+/// Goes on from stage to stage. Those VMs of the present one that shall be begun have been.
+awaitable<void> UpgradeRuns::run_stages(RunPtr run) {
+    while (run->view.stopped_by.empty()) {
+        const std::uint32_t number = run->view.stage->number;
+        const bool is_canary_stage = run->view.stage->name == "canaries";
+        // why: what was begun ends by itself, whoever is impatient.
+        while (!is_stage_over(run->view, number)) {
+            co_await run->stage_changed->wait_uncancelled();
+        }
+        if (number >= last_stage(run->view) || !run->view.stopped_by.empty()) {
+            break;
+        }
+        const auto bad = is_canary_stage ? find_bad_canary(run->view) : std::nullopt;
+        if (bad) {
+            log().warn("run {}: stopped, since {}", run->view.id, *bad);
+            stop_run(run, "canaries", *bad);
+            break;
+        }
+        const bool is_soaked = co_await soak(run);
+        if (!is_soaked) {
+            co_return; // the daemon is stopping, and the next one goes on
+        }
+        if (run->view.stopped_by.empty()) {
+            co_await registry_.refresh();
+            if (is_stopping_) {
+                co_return;
+            }
+            look_again(*run, number + 1);
+            set_stage(run, make_stage(run->view, number + 1, is_canary_stage));
+            start_vms(run, number + 1);
+        }
+    }
+    co_await end_unbegun(run);
+}
+
+/// Waits, and looks at the VMs of the stage again and again.
+/// @return  false: cancelled; the run is as it was
+awaitable<bool> UpgradeRuns::soak(RunPtr run) {
+    const milliseconds whole(run->view.request->soak_ms);
+    StageView stage = *run->view.stage;
+    if (whole.count() == 0 || soaking_vms(run->view, stage.number).empty()) {
+        co_return true;
+    }
+    if (stage.state != "soaking") {
+        stage.state = "soaking";
+        stage.soak_until_unix_ms = unix_ms_now() + whole.count();
+        set_stage(run, stage);
+    }
+    // why: a clock that was set back must not make it longer than was asked for.
+    const milliseconds left(stage.soak_until_unix_ms - unix_ms_now());
+    const Deadline end = Deadline::in(std::clamp(left, milliseconds(0), whole));
+    while (run->view.stopped_by.empty()) {
+        const Deadline look = earlier(end, Deadline::in(kSoakLook));
+        const Result<void> waited = co_await run->stage_changed->wait(look);
+        if (waited.has_error() && is_cancelled(waited.error())) {
+            co_return false;
+        }
+        const bool is_over = end.is_over();
+        if (!run->view.stopped_by.empty()) {
+            break;
+        }
+        auto looking = look_at_soaking(run);
+        const std::optional<std::string> unwell = co_await std::move(looking);
+        if (unwell && run->view.stopped_by.empty() && !is_stopping_) {
+            log().warn("run {}: stopped, since {}", run->view.id, *unwell);
+            stop_run(run, "soak", *unwell);
+        }
+        if (is_over) {
+            break;
+        }
+    }
+    co_return !is_stopping_ || !run->view.stopped_by.empty();
+}
+
+/// @return  why one of the VMs is not well
+awaitable<std::optional<std::string>> UpgradeRuns::look_at_soaking(RunPtr run) {
+    for (const std::size_t index : soaking_vms(run->view, run->view.stage->number)) {
+        const RunVmView vm = run->view.vms[index];
+        std::optional<std::string> unwell;
+        for (int look = 0; look < kSoakLooks && (look == 0 || unwell); ++look) {
+            if (look > 0) {
+                const Deadline next = Deadline::in(config_.deadlines.probe);
+                ignore(co_await sleep_until(next), "looks again in any case");
+            }
+            co_await registry_.refresh_vm(vm.vm);
+            unwell = find_unwell(vm, registry_.find(vm.vm));
+        }
+        if (unwell) {
+            co_return unwell;
+        }
+    }
+    co_return std::nullopt;
+}
+
+/// The VMs of stages that were not begun, when none is begun any more.
+awaitable<void> UpgradeRuns::end_unbegun(RunPtr run) {
+    const std::uint32_t number = run->view.stage->number;
+    for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
+        if (run->view.vms[i].stage <= number || !run->view.vms[i].outcome.empty()) {
+            continue;
+        }
+        RunVmView refused = make_refused_view(
+            run->facts_of(i), wire_code_of(make_error_code(upgrade::Errc::stopped)), "", ""
+        );
+        co_await end_vm(
+            run,
+            i,
+            say_why_stopped(
+                std::move(refused), run->view.id, run->view.stopped_by, run->view.stop_reason
+            )
+        );
+    }
+}
+
+/// A daemon before us was stopped, or died, in a soak.
+awaitable<void> UpgradeRuns::resume_stages(RunPtr run) {
+    auto answer = co_await shelf_.pick(run->view.to);
+    std::string reason = answer.problem ? answer.problem->detail : std::string();
+    for (const RunVmView& vm : run->view.vms) {
+        const bool is_other = answer.picked && vm.outcome.empty() && !vm.to_build_id.empty() &&
+                              vm.to_build_id != answer.picked->binary->build_id;
+        reason = is_other ? "release " + run->view.to + " was changed during the run" : reason;
+    }
+    if (!reason.empty()) {
+        log().warn("run {}: stopped, since {}", run->view.id, reason);
+        stop_run(run, "release", std::move(reason));
+    } else {
+        add_kept_tails(*answer.picked);
+        run->picks.assign(run->view.vms.size(), answer.picked);
+        choose_kinds(*run);
+    }
+    co_await run_stages(run);
 }
 
 /// Ends an upgrade of ours that nobody works on: a command of a daemon that was killed can take
@@ -821,7 +1045,10 @@ awaitable<void> UpgradeRuns::run_vm(
     auto work_on_it = run_engine(run, index, vm, picked, *folder, std::move(turn), goal);
     const UpgradeReport report = co_await std::move(work_on_it);
     RunVmView view = say_why_stopped(
-        make_run_vm_view(report, run->facts_of(index)), run->view.id, run->view.stopped_by
+        make_run_vm_view(report, run->facts_of(index)),
+        run->view.id,
+        run->view.stopped_by,
+        run->view.stop_reason
     );
     co_await end_vm(run, index, std::move(view));
 }
@@ -1011,7 +1238,7 @@ std::map<std::string, CameFrom> UpgradeRuns::choose_ways_back(RunRequest& reques
 }
 
 /// Opens a kept binary for all VMs of the run that go back to it.
-awaitable<void> UpgradeRuns::pick_kept(std::string build_id, Picks& picks, const Run& run) {
+awaitable<void> UpgradeRuns::pick_kept(std::string build_id, Run& run) {
     auto work = [root = kept_root_, build_id] { return upgrade::pin_kept(root, build_id); };
     const auto binary = co_await blocking(disk_, std::move(work));
     if (binary.has_error()) {
@@ -1022,9 +1249,9 @@ awaitable<void> UpgradeRuns::pick_kept(std::string build_id, Picks& picks, const
     ReleaseShelf::Picked picked;
     picked.binary = *binary;
     picked.known_tails = co_await shelf_.tails();
-    for (std::size_t i = 0; i < picks.size(); ++i) {
+    for (std::size_t i = 0; i < run.picks.size(); ++i) {
         if (run.view.vms[i].to_build_id == build_id) {
-            picks[i] = picked;
+            run.picks[i] = picked;
         }
     }
 }
@@ -1111,10 +1338,16 @@ RunHistory UpgradeRuns::history() const {
 /// Which VMs of this run wait for the first of their kind, or are the first.
 void UpgradeRuns::choose_kinds(Run& run) const {
     const RunHistory before = history();
-    for (std::size_t i = 0; i < run.view.vms.size(); ++i) {
+    // why: a VM must not wait for one of its kind that comes in a later stage.
+    std::vector<std::size_t> order(run.view.vms.size());
+    std::iota(order.begin(), order.end(), 0U);
+    std::stable_sort(order.begin(), order.end(), [&run](std::size_t a, std::size_t b) {
+        return run.view.vms[a].stage < run.view.vms[b].stage;
+    });
+    for (const std::size_t i : order) {
         const RunVmView& vm = run.view.vms[i];
         const bool is_asked =
-            run.rehearse[i] == "first" && can_be_rehearsed(vm) &&
+            run.rehearse[i] == "first" && vm.outcome.empty() && can_be_rehearsed(vm) &&
             !is_way_proven(before, vm.shape_class, vm.from_build_id, vm.to_build_id);
         if (is_asked) {
             run.rehearsals.add(i, vm.shape_class + " " + vm.from_build_id);
@@ -1208,7 +1441,10 @@ awaitable<std::optional<RunVmView>> UpgradeRuns::rehearse_first(
         run_engine(run, index, vm, std::move(picked), std::move(folder), std::move(turn), goal);
     const UpgradeReport report = co_await std::move(work);
     RunVmView view = say_it_was_rehearsed(say_why_stopped(
-        make_run_vm_view(report, run->facts_of(index)), run->view.id, run->view.stopped_by
+        make_run_vm_view(report, run->facts_of(index)),
+        run->view.id,
+        run->view.stopped_by,
+        run->view.stop_reason
     ));
     run->is_rehearsing[index] = false;
     end_rehearsal(run, index, view);
@@ -1399,6 +1635,8 @@ void UpgradeRuns::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
         return;
     }
     run->view.state = "running";
+    const bool is_in_soak = run->view.stage && run->view.stage->state == "soaking" &&
+                            run->view.request && run->view.stopped_by.empty();
     for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
         RunVmView& vm = run->view.vms[i];
         run->open += vm.outcome.empty() ? 1U : 0U;
@@ -1406,6 +1644,14 @@ void UpgradeRuns::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
     if (run->open == 0) {
         run->view.state = "finished";
         add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
+        return;
+    }
+    if (is_in_soak) {
+        for (const RunVmView& vm : run->view.vms) {
+            add_policy(*run, vm.vm);
+        }
+        open_batch(run);
+        tasks_.spawn("stages of run " + run->view.id, resume_stages(run));
         return;
     }
     for (std::size_t i = 0; i < run->view.vms.size(); ++i) {

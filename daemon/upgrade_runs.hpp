@@ -154,17 +154,26 @@ private:
     [[nodiscard]] awaitable<std::optional<std::variant<Started, Problem>>>
     find_same(RunRequest request);
     void end_start(const RunPtr& run);
-    void stop_run(const RunPtr& run, std::string by);
+    void stop_run(const RunPtr& run, std::string by, std::string reason = {});
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
     void add_policy(Run& run, const std::string& vm) const;
     std::vector<std::string> select(const RunRequest& request) const;
     using Picks = std::vector<std::optional<ReleaseShelf::Picked>>; // by index; none: no way back
-    void start_vms(const RunPtr& run, Picks picks);
+    void open_batch(const RunPtr& run);
+    void start_vms(const RunPtr& run, std::uint32_t stage);
+    void plan_run(Run& run) const;
+    void look_again(Run& run, std::uint32_t stage) const;
+    void set_stage(const RunPtr& run, StageView stage);
+    [[nodiscard]] awaitable<void> run_stages(RunPtr run);
+    [[nodiscard]] awaitable<bool> soak(RunPtr run);
+    [[nodiscard]] awaitable<std::optional<std::string>> look_at_soaking(RunPtr run);
+    [[nodiscard]] awaitable<void> end_unbegun(RunPtr run);
+    [[nodiscard]] awaitable<void> resume_stages(RunPtr run);
     [[nodiscard]] awaitable<std::optional<Problem>>
     write_hold(JournalChange change, std::string doing);
     std::optional<RunVmView> take_vm(const Run& run, std::size_t index, bool has_pick);
     std::map<std::string, CameFrom> choose_ways_back(RunRequest& request) const;
-    [[nodiscard]] awaitable<void> pick_kept(std::string build_id, Picks& picks, const Run& run);
+    [[nodiscard]] awaitable<void> pick_kept(std::string build_id, Run& run);
     void add_kept_tails(ReleaseShelf::Picked& picked) const;
     [[nodiscard]] awaitable<void> keep_source(RunPtr run, std::size_t index);
     [[nodiscard]] awaitable<bool> make_room_for_kept();

@@ -85,6 +85,9 @@ Followed follow_once(
             followed.body = (*body)["run"];
             return Reading::stop;
         }
+        if (event.stage && !options.json) {
+            tell(render_stage(*event.stage));
+        }
         if (event.vm && !options.json && event.vm->phase != "queued") {
             tell(render_progress(*event.vm) + "\n");
         }
@@ -170,6 +173,10 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
         .dry_run = options.dry_run,
         .rehearse = options.rehearse,
         .pause_budget_ms = options.pause_budget_ms,
+        .canaries = options.canaries,
+        .batch = options.batch,
+        .soak_ms =
+            static_cast<std::uint64_t>(options.soak.value_or(std::chrono::milliseconds(0)).count()),
         .request_id = options.request_id,
     };
     const auto reply =

@@ -536,6 +536,14 @@ void FakeVm::lose_target(const std::string& how) {
     }
 }
 
+void FakeVm::pause_guest() {
+    for (std::optional<Process>* process : {&source_, &target_}) {
+        if (process->has_value()) {
+            (*process)->runs_guest = false;
+        }
+    }
+}
+
 void FakeVm::kill_source() {
     if (!source_.has_value()) {
         return;

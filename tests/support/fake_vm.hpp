@@ -119,6 +119,8 @@ public:
     void kill_target();
     /// The guest powers off on the target, which ends by itself. Only after takeover.
     void power_off_target();
+    /// Somebody stops the guest, wherever it runs.
+    void pause_guest();
     /// The source is killed from outside. A standby dies with it; a loaded target takes over.
     void kill_source();
 

@@ -113,6 +113,20 @@ TEST_CASE("a hold needs a reason, and has one end at most", "[ctl][command_line]
     CHECK(status_of({"hold", "a/b", "--reason", "x"}) == 64);
 }
 
+TEST_CASE("the stages of an upgrade are understood", "[ctl][command_line]") {
+    const Options options = options_of(
+        {"upgrade", "--all", "--to", "x", "--canaries", "2", "--soak", "10min", "--batch", "20"}
+    );
+    CHECK(options.canaries == 2);
+    CHECK(options.batch == 20);
+    CHECK(options.soak == std::chrono::minutes(10));
+    CHECK(status_of({"upgrade", "--all", "--to", "x", "--canaries", "0"}) == 64);
+    CHECK(status_of({"upgrade", "--all", "--to", "x", "--soak", "10min"}) == 64);
+    CHECK(status_of({"upgrade", "--all", "--to", "x", "--batch", "2", "--soak", "8d"}) == 64);
+    CHECK(status_of({"upgrade", "--all", "--to", "x", "--batch", "2", "--soak", "8"}) == 64);
+    CHECK(status_of({"rehearse", "--all", "--to", "x", "--batch", "2"}) == 64);
+}
+
 TEST_CASE("a word that is no command is named", "[ctl][command_line]") {
     const auto parsed = parse({"foo", "vm1"});
     const auto* early = std::get_if<EarlyExit>(&parsed);

@@ -129,6 +129,24 @@ TEST_CASE("a rehearsal says what it found and that nothing moved", "[ctl][render
     CHECK(bad.find("  rehearsal of vm1 failed, refused: net?.\n") != std::string::npos);
 }
 
+TEST_CASE("a run says in which stage it is, and why it was stopped", "[ctl][render]") {
+    daemon::RunView run;
+    run.state = "running";
+    run.vms.resize(1);
+    run.stage = daemon::StageView{
+        .name = "canaries", .number = 1, .of = 3, .state = "working", .soak_until_unix_ms = 0};
+    CHECK(render_run(run).find("Stage 1 of 3 (canaries).\n") != std::string::npos);
+    run.stage->state = "soaking";
+    run.stage->soak_until_unix_ms = 1'700'000'000'000;
+    CHECK(render_run(run).find("are watched until 2023-11-14 22:13:20Z.\n") != std::string::npos);
+    run.state = "finished";
+    run.stop_reason = "canary vm1 was refused";
+    CHECK(render_run(run).find("Stage") == std::string::npos);
+    CHECK(
+        render_run(run).find("The run was stopped: canary vm1 was refused.") != std::string::npos
+    );
+}
+
 TEST_CASE("all blockers of a refused VM are shown below it", "[ctl][render]") {
     daemon::RunVmView vm;
     vm.vm = "vm1";

@@ -179,6 +179,42 @@ TEST_CASE("a request for a rehearsal, and for rehearsals before upgrades", "[dae
     CHECK_FALSE(error_of(R"({"vms": ["a"], "to": "x", "pause_budget_ms": 30001})") == "no error");
 }
 
+TEST_CASE("stages of a run are asked for and come back", "[daemon][api_types]") {
+    const auto request = parse_run_request(
+        R"({"all": true, "to": "x", "canaries": 2, "batch": 10, "soak_ms": 60000})"
+    );
+    REQUIRE(request.has_value());
+    CHECK(request->canaries == 2);
+    CHECK(request->batch == 10);
+    CHECK(request->soak_ms == 60000);
+    CHECK(run_request_from_json(to_json(*request)) == *request);
+    const std::string head = R"({"all": true, "to": "x", )";
+    for (const char* rest :
+         {R"("canaries": 0})",
+          R"("canaries": "2"})",
+          R"("batch": 10001})",
+          R"("batch": -1})",
+          R"("soak_ms": 5})",
+          R"("batch": 1, "soak_ms": 604800001})",
+          R"("batch": 1, "kind": "rehearsal"})"}) {
+        INFO(rest);
+        CHECK(parse_run_request(head + rest).has_error());
+    }
+    RunView run;
+    run.stopped_by = "canaries";
+    run.stop_reason = "canary vm1 was refused";
+    run.stage = StageView{
+        .name = "canaries", .number = 1, .of = 3, .state = "soaking", .soak_until_unix_ms = 7};
+    run.vms.resize(1);
+    run.vms[0].stage = 1;
+    run.vms[0].run_state = "paused";
+    CHECK(to_json(run_from_json(to_json(run))) == to_json(run));
+    RunEvent event;
+    event.sequence = 3;
+    event.stage = run.stage;
+    CHECK(run_event_from_json(to_json(event)).stage == run.stage);
+}
+
 TEST_CASE("a revert names no release", "[daemon][api_types]") {
     const auto request = parse_run_request(R"({"vms": ["a"], "kind": "revert"})");
     REQUIRE(request.has_value());

@@ -23,6 +23,8 @@ const RunFacts kRun{
     .goal = upgrade::Goal::upgrade,
     .shape_class = "c1",
     .rehearsal = {},
+    .stage = 2,
+    .run_state = "running",
     .started = kStart};
 
 upgrade::UpgradeReport report_in(Phase phase) {
@@ -187,6 +189,10 @@ TEST_CASE("a VM that was not begun says who stopped the run", "[daemon][run_view
     RunVmView view;
     view.code = "stopped";
     CHECK(say_why_stopped(view, "r1", "abort").message.find("r1 was aborted") != std::string::npos);
+    const std::string canary = "canary vm9 was refused";
+    CHECK(
+        say_why_stopped(view, "r1", "canaries", canary).message.find(canary) != std::string::npos
+    );
     CHECK(say_why_stopped(view, "r1", "shutdown").message.find("qhupd") != std::string::npos);
     view.code = "load_failed";
     view.message = "It failed.";
