@@ -35,6 +35,8 @@ nlohmann::json to_document(const UpgradeRuns::Policy& said) {
         {"skip", policy.skip},
         {"pause_budget_ms", nullptr},
         {"rehearse", policy.rehearse},
+        {"probe", policy.probe},
+        {"after_failed_verify", policy.after_failed_verify},
         {"window", std::move(windows)},
         {"window_open", said.is_window_open},
     };

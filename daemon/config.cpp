@@ -285,9 +285,28 @@ Setter set_windows(std::vector<DayWindow>& target) {
     };
 }
 
+Setter set_command(std::vector<std::string>& target) {
+    return [&target](const toml::node& node) -> std::optional<std::string> {
+        std::vector<std::string> words;
+        const bool is_good = !set_names(words)(node);
+        if (!is_good || (!words.empty() && words.front().front() != '/')) {
+            return "must be a program with its arguments, as [\"/usr/local/bin/check-vm\", "
+                   "\"{vm}\"]";
+        }
+        target = std::move(words);
+        return std::nullopt;
+    };
+}
+
 std::vector<Key> keys_of(PolicyRule& rule) {
     using namespace std::chrono_literals;
     const auto budget = [](milliseconds& target) { return set_duration(target, 10ms, 30s); };
+    const auto limit = [](milliseconds& target) {
+        return set_duration(target, 100ms, kMostVerify, kWhyVerify);
+    };
+    const auto after_failure = [](std::string& target) {
+        return set_word(target, {"report", "revert"});
+    };
     const auto rehearse = [](std::string& target) {
         return set_word(target, {"none", "first", "all"});
     };
@@ -298,6 +317,9 @@ std::vector<Key> keys_of(PolicyRule& rule) {
         {"pause_budget", set_optional(rule.pause_budget, budget)},
         {"rehearse", set_optional(rule.rehearse, rehearse)},
         {"window", set_optional(rule.window, set_windows)},
+        {"probe", set_optional(rule.probe, set_command)},
+        {"probe_limit", set_optional(rule.probe_limit, limit)},
+        {"after_failed_verify", set_optional(rule.after_failed_verify, after_failure)},
     };
 }
 
@@ -347,6 +369,7 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
         {"pause_slots", set_number(config.pause_slots, 0, 1024)},
         {"kept_binaries", set_number(config.kept_binaries, 0, 64)},
         {"rehearse", set_word(config.rehearse, {"none", "first", "all"})},
+        {"probe_user", set_text(config.probe_user)},
         {"log_level", set_word(config.log_level, {"debug", "info", "warn", "error"})},
         {"trusted_supervisors", set_names(config.trusted_supervisors)},
     };

@@ -200,6 +200,28 @@ RunVmView make_view_without_pair(
     return view;
 }
 
+bool is_unwell(const RunVmView& view) noexcept {
+    return view.outcome == "needs_operator" &&
+           (view.code == wire_code_of(make_error_code(upgrade::Errc::probe_failed)) ||
+            view.code == wire_code_of(make_error_code(upgrade::Errc::guest_changed)));
+}
+
+RunVmView make_taken_back_view(RunVmView unwell, const RunVmView& back) {
+    unwell.phase = std::string(upgrade::to_string(Phase::rolled_back));
+    unwell.outcome = unwell.phase;
+    unwell.message = "The VM was not well after its upgrade (" + unwell.code +
+                     "), so it was taken back to the QEMU that it came from, as its policy says";
+    unwell.next_step = "Look for the reason before it is upgraded again.";
+    unwell.steps.insert(unwell.steps.end(), back.steps.begin(), back.steps.end());
+    return unwell;
+}
+
+RunVmView make_not_taken_back_view(RunVmView unwell, const std::string& why) {
+    unwell.message = without_stop(std::move(unwell.message)) +
+                     ". It could not be taken back, as its policy says: " + without_stop(why);
+    return unwell;
+}
+
 RunVmView say_it_was_rehearsed(RunVmView view) {
     if (!view.message.empty() && view.rehearsal) {
         view.message = "In the rehearsal: " + view.message;

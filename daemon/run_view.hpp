@@ -59,6 +59,18 @@ RunVmView say_why_stopped(
     const std::string& reason = {}
 );
 
+/// True for a VM that runs on the new QEMU and is not well: its policy says what becomes of it.
+bool is_unwell(const RunVmView& view) noexcept;
+
+/// The row of a VM that was not well after its upgrade and is on the old binary again.
+///
+/// @param unwell  the row that its upgrade would have had
+RunVmView make_taken_back_view(RunVmView unwell, const RunVmView& back);
+
+/// The row of such a VM that could not be taken back.
+/// @param why  a sentence
+RunVmView make_not_taken_back_view(RunVmView unwell, const std::string& why);
+
 /// The row of a VM whose upgrade ended with its rehearsal: nothing but that was tried.
 RunVmView say_it_was_rehearsed(RunVmView view);
 

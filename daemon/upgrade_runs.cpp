@@ -183,6 +183,7 @@ struct UpgradeRuns::Run {
     std::shared_ptr<Notifier> stage_changed;        // a VM ended, or the run was stopped
     upgrade::Goal goal = upgrade::Goal::upgrade;
     std::map<std::size_t, bool> is_rehearsing; // by index: before its upgrade, right now
+    std::set<std::size_t> taken_back;          // by index: on its way back, as its policy says
 
     bool is_rehearsal(std::size_t index) const {
         const auto now = is_rehearsing.find(index);
@@ -449,6 +450,26 @@ awaitable<Result<void>> UpgradeRuns::admit(RunPtr run, std::size_t index) {
         );
     }
     co_return Result<void>();
+}
+
+std::optional<ProbeCommand> UpgradeRuns::probe_of(const Run& run, std::size_t index) const {
+    const VmPolicy& policy = run.policies[index];
+    if (policy.probe.empty()) {
+        return std::nullopt;
+    }
+    return ProbeCommand{
+        .argv = policy.probe,
+        .vm = run.view.vms[index].vm,
+        .user = config_.probe_user,
+        .limit = policy.probe_limit};
+}
+
+upgrade::GuestProbe UpgradeRuns::make_probe(const Run& run, std::size_t index) const {
+    std::optional<ProbeCommand> command = probe_of(run, index);
+    if (!command) {
+        return {};
+    }
+    return [command = std::move(*command)] { return run_probe_command(command); };
 }
 
 upgrade::IntentWriter UpgradeRuns::make_intent_writer(const RunPtr& run, std::size_t index) {
@@ -935,6 +956,11 @@ awaitable<std::optional<std::string>> UpgradeRuns::look_at_soaking(RunPtr run) {
             co_await registry_.refresh_vm(vm.vm);
             unwell = find_unwell(vm, registry_.find(vm.vm));
         }
+        const auto probe = unwell ? std::nullopt : probe_of(*run, index);
+        if (probe) {
+            const Result<void> probed = co_await run_probe_command(*probe);
+            unwell = probed.has_error() ? std::optional(to_text(probed.error())) : std::nullopt;
+        }
         if (unwell) {
             co_return unwell;
         }
@@ -1050,7 +1076,75 @@ awaitable<void> UpgradeRuns::run_vm(
         run->view.stopped_by,
         run->view.stop_reason
     );
+    if (is_unwell(view) && run->policies[index].after_failed_verify == "revert") {
+        auto taking_back = take_back(run, index, vm, *folder, std::move(view));
+        view = co_await std::move(taking_back);
+    }
     co_await end_vm(run, index, std::move(view));
+}
+
+/// The guest runs on the new QEMU and is not well. The upgrade is finished first, since the way
+/// back is an upgrade too.
+/// @return  how the VM ended
+awaitable<RunVmView> UpgradeRuns::take_back(
+    RunPtr run, std::size_t index, VmHandle vm, std::string folder, RunVmView unwell
+) {
+    log().warn("run {}: {} is not well: {}", run->view.id, vm.name, reason_for_log(unwell));
+    upgrade::RecoveryRequest request;
+    request.vm = upgrade::VmId(vm.name);
+    request.upgrade = upgrade::UpgradeId(run->view.vms[index].upgrade);
+    request.config = runner_config();
+    const QmpVmPortConfig port{
+        .main_socket = "", .control_dir = folder, .upgrade = request.upgrade};
+    auto finishing = recover_on_strand(vm.strand, port, std::move(request), {});
+    const UpgradeReport finished = co_await on_executor(vm.strand, std::move(finishing));
+    if (finished.phase != upgrade::Phase::upgraded) {
+        co_return make_not_taken_back_view(
+            std::move(unwell), finished.failure ? finished.failure->message : "it does not answer."
+        );
+    }
+    // why: from here on the row tells of the way back, for a daemon that finds it unfinished.
+    RunVmView& row = run->view.vms[index];
+    const RunVmView before = row;
+    std::swap(row.from_build_id, row.to_build_id);
+    row.from = finished.to_text;
+    row.upgrade = upgrade_id_of(run->view.id, 2 * run->view.vms.size() + index);
+    run->taken_back.insert(index);
+    auto reverting = revert_vm(run, index, vm, std::move(folder));
+    const std::optional<RunVmView> back = co_await std::move(reverting);
+    run->view.vms[index] = before;
+    if (!back) {
+        co_return make_not_taken_back_view(
+            std::move(unwell), "the binary that it came from is not kept."
+        );
+    }
+    co_return back->outcome == "upgraded"
+        ? make_taken_back_view(std::move(unwell), *back)
+        : make_not_taken_back_view(std::move(unwell), reason_for_log(*back));
+}
+
+/// @return  how the way back went; none: there is none
+awaitable<std::optional<RunVmView>>
+UpgradeRuns::revert_vm(RunPtr run, std::size_t index, VmHandle vm, std::string folder) {
+    auto opening = open_kept(run->view.vms[index].to_build_id);
+    std::optional<ReleaseShelf::Picked> picked = co_await std::move(opening);
+    if (!picked) {
+        co_return std::nullopt;
+    }
+    add_kept_tails(*picked);
+    // why: a queue of its own, since a run that was stopped begins nothing any more.
+    auto turn = gate_.add_vm(gate_.add_batch({.parallel = 1, .stop_after_failures = 0}));
+    auto work = run_engine(
+        run,
+        index,
+        std::move(vm),
+        std::move(*picked),
+        std::move(folder),
+        std::move(turn),
+        upgrade::Goal::upgrade
+    );
+    const UpgradeReport report = co_await std::move(work);
+    co_return make_run_vm_view(report, run->facts_of(index));
 }
 
 /// One walk of a VM through the engine's table.
@@ -1083,7 +1177,11 @@ awaitable<UpgradeReport> UpgradeRuns::run_engine(
         run->policies[index],
         config_.deadlines.pause_budget
     );
-    request.may_begin = make_admission(run, index);
+    if (!run->taken_back.contains(index)) {
+        request.may_begin = make_admission(run, index);
+        request.probe = make_probe(*run, index);
+        request.config.probe_limit = run->policies[index].probe_limit;
+    }
     auto upgrade = upgrade_on_strand(
         vm.strand,
         std::move(port),
@@ -1237,18 +1335,23 @@ std::map<std::string, CameFrom> UpgradeRuns::choose_ways_back(RunRequest& reques
     return ways;
 }
 
-/// Opens a kept binary for all VMs of the run that go back to it.
-awaitable<void> UpgradeRuns::pick_kept(std::string build_id, Run& run) {
+awaitable<std::optional<ReleaseShelf::Picked>> UpgradeRuns::open_kept(std::string build_id) {
     auto work = [root = kept_root_, build_id] { return upgrade::pin_kept(root, build_id); };
     const auto binary = co_await blocking(disk_, std::move(work));
     if (binary.has_error()) {
         log_failure("opening the kept binary " + build_id, binary.error());
         kept_.erase(build_id);
-        co_return;
+        co_return std::nullopt;
     }
     ReleaseShelf::Picked picked;
     picked.binary = *binary;
     picked.known_tails = co_await shelf_.tails();
+    co_return picked;
+}
+
+/// Opens a kept binary for all VMs of the run that go back to it.
+awaitable<void> UpgradeRuns::pick_kept(std::string build_id, Run& run) {
+    const std::optional<ReleaseShelf::Picked> picked = co_await open_kept(build_id);
     for (std::size_t i = 0; i < run.picks.size(); ++i) {
         if (run.view.vms[i].to_build_id == build_id) {
             run.picks[i] = picked;

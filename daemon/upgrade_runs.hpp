@@ -13,6 +13,7 @@
 #include "daemon/holds.hpp"
 #include "daemon/journal.hpp"
 #include "daemon/pause_history.hpp"
+#include "daemon/probe_command.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/vm_registry.hpp"
 #include "upgrade-engine/qmp_vm_port.hpp"
@@ -143,6 +144,8 @@ private:
     upgrade::UpgradeObserver make_observer(const RunPtr& run, std::size_t index);
     upgrade::Admission make_admission(const RunPtr& run, std::size_t index);
     [[nodiscard]] awaitable<Result<void>> admit(RunPtr run, std::size_t index);
+    upgrade::GuestProbe make_probe(const Run& run, std::size_t index) const;
+    std::optional<ProbeCommand> probe_of(const Run& run, std::size_t index) const;
     upgrade::IntentWriter make_intent_writer(const RunPtr& run, std::size_t index);
     void on_view(const RunPtr& run, std::size_t index, RunVmView view);
     [[nodiscard]] awaitable<void> end_vm(RunPtr run, std::size_t index, RunVmView view);
@@ -173,6 +176,7 @@ private:
     write_hold(JournalChange change, std::string doing);
     std::optional<RunVmView> take_vm(const Run& run, std::size_t index, bool has_pick);
     std::map<std::string, CameFrom> choose_ways_back(RunRequest& request) const;
+    [[nodiscard]] awaitable<std::optional<ReleaseShelf::Picked>> open_kept(std::string build_id);
     [[nodiscard]] awaitable<void> pick_kept(std::string build_id, Run& run);
     void add_kept_tails(ReleaseShelf::Picked& picked) const;
     [[nodiscard]] awaitable<void> keep_source(RunPtr run, std::size_t index);
@@ -203,6 +207,10 @@ private:
         ReleaseShelf::Picked picked,
         std::shared_ptr<upgrade::SlotGate::Turn> turn
     );
+    [[nodiscard]] awaitable<RunVmView>
+    take_back(RunPtr run, std::size_t index, VmHandle vm, std::string folder, RunVmView unwell);
+    [[nodiscard]] awaitable<std::optional<RunVmView>>
+    revert_vm(RunPtr run, std::size_t index, VmHandle vm, std::string folder);
     [[nodiscard]] awaitable<void> end_stray(VmHandle vm, std::string folder);
     void resume_run(RunView record, std::vector<FoundUpgrade>& found);
     [[nodiscard]] awaitable<void>

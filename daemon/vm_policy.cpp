@@ -69,6 +69,9 @@ VmPolicy policy_of(const std::vector<PolicyRule>& rules, std::string_view vm) {
         take(rule.pause_budget, policy.pause_budget);
         take(rule.rehearse, policy.rehearse);
         take(rule.window, policy.window);
+        take(rule.probe, policy.probe);
+        take(rule.probe_limit, policy.probe_limit);
+        take(rule.after_failed_verify, policy.after_failed_verify);
     }
     return policy;
 }

@@ -31,6 +31,9 @@ struct PolicyRule {
     std::optional<bool> skip;             ///< not in runs over all VMs
     std::optional<std::chrono::milliseconds> pause_budget; ///< 10 ms to 30 s
     std::optional<std::string> rehearse;                   ///< none, first or all
+    std::optional<std::vector<std::string>> probe;         ///< program and arguments; empty: none
+    std::optional<std::chrono::milliseconds> probe_limit;  ///< 100 ms to 10 s
+    std::optional<std::string> after_failed_verify;        ///< report or revert
     std::optional<std::vector<DayWindow>> window; ///< when upgrades may begin; empty: always
 };
 
@@ -40,7 +43,10 @@ struct VmPolicy {
     bool skip = false;                                     ///< left out where all VMs are meant
     std::optional<std::chrono::milliseconds> pause_budget; ///< of its pauses; none: the daemon's
     std::string rehearse;                                  ///< none, first, all; "": the daemon's
-    std::vector<DayWindow> window; ///< when an upgrade may begin; empty: always
+    std::vector<std::string> probe;                        ///< is run after the switch; empty: none
+    std::chrono::milliseconds probe_limit{5000};           ///< for the probe
+    std::string after_failed_verify = "report"; ///< what becomes of a VM that is not well then
+    std::vector<DayWindow> window;              ///< when an upgrade may begin; empty: always
 
     bool operator==(const VmPolicy&) const = default;
 };

@@ -96,6 +96,8 @@ constexpr std::array kRows{
         "From what was measured before, the pause would become longer than allowed, so the guest was not moved; rehearse it when the host is less busy, or allow a longer pause."},
     Row{Errc::rehearsal_failed, "rehearsal_failed", Severity::refused,
         "A VM of the same kind of machine was rehearsed, and the release could not take it, so this one was not touched; look at the other VM's entry."},
+    Row{Errc::probe_failed, "probe_failed", Severity::needs_operator,
+        "The guest runs on the new QEMU, but the probe of its policy says that it is not well; look at the guest, then keep it or revert it."},
     Row{Errc::held, "held", Severity::refused,
         "The VM is held, so it was not touched; wait until the hold has expired, or take it off."},
     Row{Errc::outside_window, "outside_window", Severity::refused,

@@ -55,6 +55,7 @@ enum class Errc {
     recovery_given_up,  ///< the daemon ended too often while it finished this upgrade
     budget,             ///< the pause would probably become longer than allowed
     rehearsal_failed,   ///< a VM of the same kind could not be rehearsed
+    probe_failed,       ///< the operator's own probe says that the guest is not well
     held,               ///< somebody wants the VM to be left alone
     outside_window,     ///< the VM's policy lets no upgrade begin now
 };
@@ -101,6 +102,7 @@ inline constexpr std::array kAllErrcs{
     Errc::recovery_given_up,
     Errc::budget,
     Errc::rehearsal_failed,
+    Errc::probe_failed,
     Errc::held,
     Errc::outside_window,
 };

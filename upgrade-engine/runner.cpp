@@ -214,7 +214,8 @@ std::chrono::milliseconds RunnerConfig::deadline_of(Phase phase) const {
         return found->second;
     }
     const std::chrono::milliseconds usual = row_of(phase).deadline;
-    return phase == Phase::verify ? std::max(usual, watch_window + kVerifySlack) : usual;
+    return phase == Phase::verify ? std::max(usual, watch_window + probe_limit + kVerifySlack)
+                                  : usual;
 }
 
 std::chrono::nanoseconds UpgradeReport::elapsed() const {

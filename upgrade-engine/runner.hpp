@@ -31,6 +31,7 @@ struct RunnerConfig {
     std::chrono::milliseconds ask_timeout{2000};          ///< for one observation of one side
     std::chrono::milliseconds poll_interval{10};          ///< between two observations
     std::chrono::milliseconds watch_window{300}; ///< how long the target must run before commit
+    std::chrono::milliseconds probe_limit{0};    ///< how long a probe may take
     std::chrono::nanoseconds lease{std::chrono::seconds(60)}; ///< in prepared; renewed at a third
     SwitchLimits switch_limits;                               ///< bounds of the pause
     std::uint32_t switch_attempts = 5;              ///< tries when QEMU says retry, drain-timeout
@@ -62,6 +63,11 @@ struct Rehearsal {
 /// Cancellation:  ends the wait
 using Admission = std::function<awaitable<Result<void>>()>;
 
+/// Called on the VM's strand in verify, when the target has run the guest for its whole window.
+/// Bounded by itself, within RunnerConfig::probe_limit.
+/// Errors:        any; the guest is then not as it shall be
+using GuestProbe = std::function<awaitable<Result<void>>()>;
+
 /// One VM to be upgraded.
 struct UpgradeRequest {
     VmId vm;                                    ///< for messages
@@ -75,6 +81,7 @@ struct UpgradeRequest {
     /// budget is refused before anything is touched.
     std::optional<PausePrediction> prediction;
     Admission may_begin; ///< none: it may
+    GuestProbe probe;    ///< none: nothing more is asked
     RunnerConfig config;
 };
 

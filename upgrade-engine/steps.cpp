@@ -554,6 +554,7 @@ void note_guest_ended(StepContext& context, const PairView& view) {
 
 awaitable<StepResult> forward_verify(StepContext& context) {
     std::optional<Deadline> window;
+    bool is_probed = !context.request.probe;
     while (true) {
         const PairView view = co_await observe_pair(context);
         if (runs_the_guest(view.target)) {
@@ -563,8 +564,17 @@ awaitable<StepResult> forward_verify(StepContext& context) {
                 co_return failed(std::move(*bad));
             }
             window = window.value_or(Deadline::in(context.request.config.watch_window));
-            if (window->is_over()) {
+            if (window->is_over() && is_probed) {
                 co_return ok();
+            }
+            if (window->is_over()) {
+                auto probing = context.request.probe();
+                const Result<void> well = co_await std::move(probing);
+                if (well.has_error()) {
+                    co_return failed(well.error());
+                }
+                is_probed = true;
+                continue; // it must run still
             }
         } else {
             window.reset(); // it must run and answer for the whole window

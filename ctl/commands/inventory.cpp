@@ -67,6 +67,18 @@ std::string way_back_line(const nlohmann::json& vm) {
            (flag_of(*way, "open") ? "open" : "closed: " + text_of(*way, "reason")) + ".\n";
 }
 
+/// A list of words, in a line.
+std::string words_of(const nlohmann::json& object, const char* key) {
+    std::string line;
+    const auto found = object.find(key);
+    for (const auto& word :
+         found != object.end() && found->is_array() ? *found : nlohmann::json::array()) {
+        line += (line.empty() ? "" : " ") +
+                printable(word.is_string() ? word.get<std::string>() : std::string());
+    }
+    return line;
+}
+
 /// What the configuration says about the VM, where that is not the default; "" if it says nothing.
 std::string policy_lines(const nlohmann::json& vm) {
     const auto policy = vm.is_object() ? vm.find("policy") : vm.end();
@@ -88,6 +100,12 @@ std::string policy_lines(const nlohmann::json& vm) {
     }
     if (const std::string rehearse = text_of(*policy, "rehearse"); !rehearse.empty()) {
         add("rehearse " + rehearse);
+    }
+    if (const std::string probe = words_of(*policy, "probe"); !probe.empty()) {
+        add("probe " + probe);
+    }
+    if (text_of(*policy, "after_failed_verify") == "revert") {
+        add("taken back if it is not well after an upgrade");
     }
     std::string windows;
     const auto window = policy->find("window");

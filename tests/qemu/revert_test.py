@@ -15,7 +15,7 @@ from firmware import FirmwareGuest
 from guest import roots_folder
 from pair import assert_runs_on_one
 
-REFUSED = 6
+ROLLED_BACK, REFUSED = 4, 6
 LIBRARY = "libpixman-1.so.0"
 
 
@@ -104,6 +104,26 @@ class RevertTest(QemuTest):
         self.assertEqual(entry["code"], "no_way_back")
         self.assertIn("not kept", entry["message"])
         self.assertIn("closed", daemon.ctl("list").stdout)
+        self.assert_version(vm, 10)
+
+
+    def test_vm_whose_probe_fails_is_taken_back_and_runs(self):
+        vm = self.start("7.2", kind=FirmwareGuest, net=False, name="unwell")
+        probe = '[[policy]]\nvms = ["unwell"]\nprobe = ["/bin/sh", "-c", "echo no web server; exit 1"]\n'
+        daemon = self.daemon(top="kept_binaries = 4", sections=probe + 'after_failed_verify = "revert"')
+        first = daemon.json("list")["vms"][0]["build_id"]
+        entry = self.entry(daemon, "upgrade", vm.name, "--to", "deb13", status=ROLLED_BACK)
+        self.assertEqual(entry["outcome"], "rolled_back", entry)
+        self.assertEqual(entry["code"], "probe_failed")
+        self.assertEqual(entry["peer_text"], "no web server")
+        self.assertEqual([step["phase"] for step in entry["steps"]].count("switch_over"), 2)
+        self.assert_version(vm, 7)
+        self.assertEqual(daemon.json("list")["vms"][0]["build_id"], first)
+        # nothing is left of it: without the policy it moves
+        daemon.kill()
+        daemon.config.write_text(daemon.config.read_text().replace('"unwell"', '"nobody"'))
+        daemon.start()
+        self.assertEqual(self.entry(daemon, "upgrade", vm.name, "--to", "deb13")["outcome"], "upgraded")
         self.assert_version(vm, 10)
 
 

@@ -119,7 +119,9 @@ TEST_CASE("policies are read in the order of the file", "[daemon][config]") {
         "[[policy]]\nvms = [\"*\"]\nrehearse = \"all\"\nwindow = [\"22:00-06:00\", "
         "\"12:00-13:00\"]\n"
         "[[policy]]\nvms = [\"web-*\", \"db\"]\npriority = -3\nskip = true\n"
-        "pause_budget = \"50ms\"\nwindow = []\n",
+        "pause_budget = \"50ms\"\nwindow = []\nprobe = [\"/bin/check\", \"{vm}\"]\nprobe_limit = "
+        "\"2s\"\n"
+        "after_failed_verify = \"revert\"\n",
         "qhupd.conf"
     );
     REQUIRE(config.has_value());
@@ -134,6 +136,9 @@ TEST_CASE("policies are read in the order of the file", "[daemon][config]") {
     CHECK(config->policies[1].skip == true);
     CHECK(config->policies[1].pause_budget == 50ms);
     CHECK(config->policies[1].window->empty());
+    CHECK(config->policies[1].probe == std::vector<std::string>{"/bin/check", "{vm}"});
+    CHECK(config->policies[1].probe_limit == 2s);
+    CHECK(config->policies[1].after_failed_verify == "revert");
 }
 
 TEST_CASE("a mistake in a policy is named with its line", "[daemon][config]") {
@@ -146,6 +151,10 @@ TEST_CASE("a mistake in a policy is named with its line", "[daemon][config]") {
         "rehearse = \"never\"",
         "window = \"22:00-06:00\"",
         "window = [\"22-6\"]",
+        "probe = \"/bin/true\"",
+        "probe = [\"true\"]",
+        "probe_limit = \"11s\"",
+        "after_failed_verify = \"ignore\"",
         "vms = \"*\"",
         "vms = [7]"
     );

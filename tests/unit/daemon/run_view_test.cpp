@@ -198,3 +198,33 @@ TEST_CASE("a VM that was not begun says who stopped the run", "[daemon][run_view
     view.message = "It failed.";
     CHECK(say_why_stopped(view, "r1", "abort").message == "It failed.");
 }
+
+TEST_CASE("a VM that was not well is rolled back when it is where it was", "[daemon][run_view]") {
+    RunVmView unwell;
+    unwell.vm = "vm1";
+    unwell.outcome = "needs_operator";
+    unwell.code = "probe_failed";
+    unwell.message = "The probe ended with status 1.";
+    unwell.steps = {{"verify", 5, "failed"}};
+    CHECK(is_unwell(unwell));
+    RunVmView back = unwell;
+    back.outcome = "upgraded";
+    back.steps = {{"queued", 9, "ok"}};
+    const RunVmView taken = make_taken_back_view(unwell, back);
+    CHECK(taken.outcome == "rolled_back");
+    CHECK(taken.phase == "rolled_back");
+    CHECK(taken.code == "probe_failed");
+    CHECK(taken.steps.size() == 2);
+    CHECK(taken.message.find("was taken back") != std::string::npos);
+    const RunVmView stays = make_not_taken_back_view(unwell, "it is not kept.");
+    CHECK(stays.outcome == "needs_operator");
+    CHECK(stays.message.find("ended with status 1. It could not") != std::string::npos);
+    for (const char* code : {"guest_lost", "split", "source_remains", ""}) {
+        unwell.code = code;
+        CHECK_FALSE(is_unwell(unwell));
+    }
+    unwell.code = "guest_changed";
+    CHECK(is_unwell(unwell));
+    unwell.outcome = "rolled_back";
+    CHECK_FALSE(is_unwell(unwell));
+}
