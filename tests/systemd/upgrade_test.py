@@ -148,7 +148,7 @@ class UnderSystemd(unittest.TestCase):
 
     def test_unit_with_private_folders_follows(self):
         """A mount namespace of its own, of the same system."""
-        self.assert_follows(self.start("private", "Type=notify\nNotifyAccess=all\nProtectHome=yes\nProtectSystem=full"))
+        self.assert_follows(self.start("private", "Type=notify\nNotifyAccess=all\nProtectSystem=full"))
 
     def test_units_that_would_end_with_the_old_process_are_refused(self):
         for number, service in enumerate(("Type=simple", "Type=exec", "Type=notify\nNotifyAccess=all")):
