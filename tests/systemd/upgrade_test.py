@@ -25,6 +25,10 @@ drain = "3s"
 verify = "100ms"
 [leases]
 frozen = "15s"
+[[policy]]
+vms = ["*"]
+probe = ["/bin/sh", "-c", "test $(id -un) = nobody && grep -q 'CapEff:.*0000000000000000' /proc/self/status"]
+probe_limit = "10s"
 """
 
 
