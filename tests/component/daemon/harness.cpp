@@ -172,7 +172,14 @@ bool Host::start_daemon() {
         arguments.insert(arguments.end(), {"--fault", fault});
         fault.clear();
     }
-    daemon_ = spawn(QHUPD, std::move(arguments), dir_ / "daemon.log", dir_ / "daemon.log");
+    std::string program = QHUPD;
+    if (!wrapper.empty()) {
+        arguments.insert(arguments.begin(), program);
+        arguments.insert(arguments.begin(), wrapper.begin() + 1, wrapper.end());
+        program = wrapper.front();
+        wrapper.clear();
+    }
+    daemon_ = spawn(program, std::move(arguments), dir_ / "daemon.log", dir_ / "daemon.log");
     std::string said;
     bool has_ended = false;
     (void)wait_until([&] {
@@ -193,11 +200,14 @@ bool Host::start_daemon() {
     return said.find("READY=1") != std::string::npos;
 }
 
+bool Host::signal_daemon(int signal) const {
+    // why: there may be none, and kill(-1) would end every process that we may end.
+    return daemon_ > 0 && ::kill(daemon_, signal) == 0;
+}
+
 int Host::stop_daemon() {
-    ::kill(daemon_, SIGTERM);
-    const int status = wait_for_end(daemon_);
-    daemon_ = status == -1 ? daemon_ : -1;
-    return status;
+    (void)signal_daemon(SIGTERM);
+    return wait_for_daemon();
 }
 
 int Host::wait_for_daemon() {
@@ -210,8 +220,7 @@ int Host::wait_for_daemon() {
 }
 
 void Host::kill_daemon() {
-    if (daemon_ > 0) {
-        ::kill(daemon_, SIGKILL);
+    if (signal_daemon(SIGKILL)) {
         (void)wait_for_end(daemon_);
         daemon_ = -1;
     }

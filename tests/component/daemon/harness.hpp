@@ -56,11 +56,18 @@ public:
     bool start_daemon();
     /// The daemon dies at this fault point when it is started the next time, and only then.
     std::string fault;
+    /// Words before the daemon's own command line (a tracer) when it is started the next time, and
+    /// only then. What they start must become the daemon, under its own pid.
+    std::vector<std::string> wrapper;
     /// Waits for the daemon to end by itself.
     /// @return exit status; 128 + n after signal n; -1 if it did not end in time
     int wait_for_daemon();
     /// SIGTERM; waits for the end.
+    /// @return as wait_for_daemon()
     int stop_daemon();
+    /// Sends a signal to the daemon, and to nobody else.
+    /// @return false if there is none
+    bool signal_daemon(int signal) const;
     /// SIGKILL.
     void kill_daemon();
     std::string daemon_log() const;
