@@ -811,6 +811,9 @@ private:
     void emit() {
         plan_.argv.push_back(request_.program);
         for (Item& item : items_) {
+            if (item.option != nullptr && !contains(plan_.options, item.option->name)) {
+                plan_.options.push_back(item.option->name);
+            }
             plan_.argv.push_back(std::move(item.spelled));
             if (item.option != nullptr && item.option->has_argument) {
                 plan_.argv.push_back(std::move(item.value));

@@ -55,6 +55,8 @@ struct ArgvProblem {
 struct ArgvPlan {
     std::vector<std::string> argv;     ///< the target's command line; meaningless with problems
     std::vector<ArgvProblem> problems; ///< all of them, in the order of the command line
+    /// Options in `argv`, as QemuOption names them, each once, in its order.
+    std::vector<std::string_view> options{};
 
     [[nodiscard]] bool is_usable() const noexcept { return problems.empty(); }
 };

@@ -45,6 +45,16 @@ void add(Verdict& verdict, std::string name, std::string klass, std::string reas
 }
 
 void check_machine(const VmFacts& facts, const ReleaseFacts& release, Verdict& verdict) {
+    if (release.binary) {
+        if (!release.binary->machines.contains(facts.machine)) {
+            add(verdict,
+                "machine",
+                "machine",
+                "The release " + release.name + " does not have the machine type " + facts.machine +
+                    "; choose another release, or start the VM with another machine type.");
+        }
+        return;
+    }
     const auto machine = split_machine(facts.machine);
     if (!machine || !release.version.is_known()) {
         return;
@@ -73,16 +83,112 @@ void check_machine(const VmFacts& facts, const ReleaseFacts& release, Verdict& v
 
 constexpr std::array kClasses{
     BlockerClass{"argv", "the reason says which option; start the VM without it"},
+    BlockerClass{"cpu", "choose another release, or start the VM with another CPU model"},
+    BlockerClass{
+        "device", "unplug the device or start the VM without it, or choose another release"},
     BlockerClass{"machine", "choose another release, or start the VM with another machine type"},
     BlockerClass{"memory", "raise the limit that the reason names, or free memory"},
     BlockerClass{"mount-namespace", "start the VM in the host's mount namespace"},
+    BlockerClass{"object", "remove the object, or choose another release"},
     BlockerClass{"qemu", "restart the VM once with a patched QEMU, or update the daemon"},
-    BlockerClass{"release", "write version = \"...\" into the release file"},
+    BlockerClass{
+        "release", "write version = \"...\" into the release file, or install a patched QEMU"},
     BlockerClass{"state", "wait for the end of the upgrade in progress, or roll it back"},
     BlockerClass{
         "supervisor",
         "run the VM in a unit that follows the new process: NotifyAccess=all, or PIDFile="},
 };
+
+/// What the release cannot make at all.
+void check_type(const UsedType& used, const ReleaseFacts& release, Verdict& verdict) {
+    if (used.kind == UsedType::Kind::part || release.binary->types.contains(used.type)) {
+        return; // a part goes with its device
+    }
+    const std::string what = "The release " + release.name + " does not have ";
+    switch (used.kind) {
+    case UsedType::Kind::device:
+        add(verdict,
+            "device/" + used.name,
+            "device",
+            what + "the device type " + used.type + " of the device " + used.name +
+                "; unplug it or start the VM without it, or choose another release.");
+        return;
+    case UsedType::Kind::object:
+        add(verdict,
+            "object/" + used.name,
+            "object",
+            what + "the type " + used.type + " of the object " + used.name +
+                "; remove it, or choose another release.");
+        return;
+    case UsedType::Kind::cpu:
+        add(verdict,
+            "cpu",
+            "cpu",
+            what + "the CPU type " + used.type +
+                "; choose another release, or start the VM with another CPU model.");
+        return;
+    case UsedType::Kind::part: return;
+    }
+}
+
+/// What the VM's QEMU writes of a device and the release cannot read.
+void check_state(const UsedType& used, const ReleaseFacts& release, Verdict& verdict) {
+    const bool is_device = used.kind == UsedType::Kind::device || used.kind == UsedType::Kind::part;
+    if (!is_device || !release.source_binary || release.binary->states.empty()) {
+        return;
+    }
+    const StateFormats& theirs = release.binary->states;
+    const auto written = release.source_binary->states.find(used.type);
+    if (written == release.source_binary->states.end() ||
+        !release.binary->types.contains(used.type)) {
+        return;
+    }
+    const auto read = theirs.find(used.type);
+    const std::string why =
+        read == theirs.end() ? "it has none" : judge_state(written->second, read->second);
+    if (!why.empty()) {
+        add(verdict,
+            "device/" + used.name,
+            "device",
+            "The release " + release.name + " cannot read the state of the device " + used.name +
+                " (" + used.type + "), since " + why +
+                "; unplug it or start the VM without it, or choose another release.");
+    }
+}
+
+/// What the release's binary says of itself, against what the VM is made of.
+void check_binary(
+    const VmFacts& facts, const ReleaseFacts& release, const ArgvPlan& argv, Verdict& verdict
+) {
+    if (!release.binary) {
+        return;
+    }
+    if (!release.binary->is_patched) {
+        add(verdict,
+            "release-not-patched",
+            "release",
+            "The QEMU of the release " + release.name +
+                " cannot take over a running VM; install one with the patches for hot upgrades.");
+    }
+    for (const UsedType& used : facts.types) {
+        check_type(used, release, verdict);
+        check_state(used, release, verdict);
+    }
+    for (const std::string_view option : argv.options) {
+        const std::string spelled = "-" + std::string(option);
+        const bool is_named =
+            std::any_of(argv.problems.begin(), argv.problems.end(), [&](const ArgvProblem& each) {
+                return each.option == spelled || each.option == "-" + spelled;
+            });
+        if (!is_named && release.binary->refused_options.contains(option)) {
+            add(verdict,
+                "argv/" + spelled,
+                "argv",
+                "The release " + release.name + " does not have the option " + spelled +
+                    "; start the VM without it, or choose another release.");
+        }
+    }
+}
 
 std::string in_mib(std::uint64_t bytes) {
     return std::to_string(bytes >> 20) + " MiB";
@@ -173,6 +279,7 @@ Verdict find_blockers(
                 " cannot be told; write version = \"...\" into its release file.");
     }
     check_machine(facts, release, verdict);
+    check_binary(facts, release, argv, verdict);
     for (const ArgvProblem& problem : argv.problems) {
         add(verdict,
             "argv" + (problem.option.empty() ? std::string() : "/" + problem.option),

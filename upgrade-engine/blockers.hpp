@@ -5,8 +5,10 @@
 #pragma once
 
 #include "upgrade-engine/argv_plan.hpp"
+#include "upgrade-engine/binary_facts.hpp"
 #include "upgrade-engine/vm_facts.hpp"
 
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +21,10 @@ struct ReleaseFacts {
     std::string name;     ///< of the drop-in
     QemuVersion version;  ///< of the binary; not known: nothing can be planned
     std::string build_id; ///< hex; "" if the binary has none
+    /// What its binary says of itself; null: it could not be asked, and prepare will tell.
+    std::shared_ptr<const BinaryFacts> binary{};
+    /// What the binary says of itself that the VM runs now; null: it was not asked.
+    std::shared_ptr<const BinaryFacts> source_binary{};
 };
 
 /// What preflight found.

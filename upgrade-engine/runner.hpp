@@ -73,6 +73,9 @@ struct UpgradeRequest {
     VmId vm;                                    ///< for messages
     UpgradeId upgrade;                          ///< new for each attempt
     std::shared_ptr<const PinnedBinary> binary; ///< where to
+    /// What `binary` says of itself, and what the VM's own one does; null: it is not known.
+    std::shared_ptr<const BinaryFacts> binary_facts;
+    std::shared_ptr<const BinaryFacts> source_facts;
     /// release_tail() of every configured release, so that tails do not pile up; see argv_plan.hpp.
     std::vector<std::vector<std::string>> known_tails;
     bool is_dry_run = false;   ///< preflight only: ends in refused with no failure

@@ -178,7 +178,13 @@ ArgvPlan make_argv_plan(const StepContext& context, const VmFacts& source) {
 
 Verdict make_verdict(const StepContext& context, const VmFacts& source, const ArgvPlan& plan) {
     const PinnedBinary& binary = *context.request.binary;
-    const ReleaseFacts release{binary.release.name.text(), binary.version, binary.build_id};
+    const ReleaseFacts release{
+        binary.release.name.text(),
+        binary.version,
+        binary.build_id,
+        context.request.binary_facts,
+        context.request.source_facts,
+    };
     return find_blockers(
         source,
         context.port.source_process(),

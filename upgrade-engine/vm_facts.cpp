@@ -24,6 +24,7 @@ constexpr std::size_t kMaxArgumentsBytes = 1U << 19U;
 constexpr std::size_t kMaxBlockers = 1000;
 constexpr std::size_t kMaxDegraded = 1000;
 constexpr std::size_t kMaxLinks = 1000;
+constexpr std::size_t kMaxTypes = 10'000;
 
 Failure make_unexpected(std::string message) {
     return make_failure(Errc::unexpected_answer, std::move(message));
@@ -162,6 +163,79 @@ void read_links(Reader& reader, VmFacts& facts) {
             return;
         }
         facts.links.push_back(std::move(link));
+    }
+}
+
+/// Where QEMU puts what the user adds: with an id, and without.
+constexpr std::array<std::string_view, 2> kUserPaths{
+    "/machine/peripheral/",
+    "/machine/peripheral-anon/",
+};
+
+/// A device of the user, or a part of one; nothing for what the machine made itself, which goes
+/// with its type.
+std::optional<UsedType> read_device(Reader& entry) {
+    const std::string path = entry.text("path");
+    UsedType used{UsedType::Kind::device, entry.optional_text("id"), entry.text("type")};
+    const auto* const place =
+        std::find_if(kUserPaths.begin(), kUserPaths.end(), [&path](auto each) {
+            return path.starts_with(each);
+        });
+    if (place == kUserPaths.end()) {
+        return std::nullopt;
+    }
+    const std::string rest = path.substr(place->size());
+    used.kind = rest.find('/') == std::string::npos ? used.kind : UsedType::Kind::part;
+    used.name = used.name.empty() ? rest : used.name;
+    return used;
+}
+
+/// The entries of one list of the shape.
+template <class Read>
+void read_types_of(Reader& reader, Reader& shape, VmFacts& facts, const char* list, Read read) {
+    const Json* const array = shape.optional_array(list);
+    if (array == nullptr) {
+        return;
+    }
+    if (array->size() > kMaxTypes) {
+        reader.fail("the shape has too many " + std::string(list));
+        return;
+    }
+    for (const Json& item : *array) {
+        Reader entry(item);
+        std::optional<UsedType> used = read(entry);
+        if (entry.failure()) {
+            reader.fail(*entry.failure());
+            return;
+        }
+        if (used) {
+            facts.types.push_back(std::move(*used));
+        }
+    }
+}
+
+void read_types(Reader& reader, const Json* shape, VmFacts& facts) {
+    if (shape == nullptr) {
+        return;
+    }
+    Reader parts(*shape);
+    read_types_of(reader, parts, facts, "devices", read_device);
+    read_types_of(reader, parts, facts, "objects", [](Reader& entry) {
+        return std::optional(UsedType{UsedType::Kind::object, entry.text("id"), entry.text("type")}
+        );
+    });
+    if (const Json* const cpus = parts.optional_object("cpus")) {
+        Reader cpu(*cpus);
+        std::string type = cpu.optional_text("type");
+        if (!type.empty()) {
+            facts.types.push_back({UsedType::Kind::cpu, "", std::move(type)});
+        }
+        if (cpu.failure()) {
+            reader.fail(*cpu.failure());
+        }
+    }
+    if (parts.failure()) {
+        reader.fail(*parts.failure());
     }
 }
 
@@ -440,6 +514,7 @@ Result<VmFacts> parse_vm_facts(const Json& value) {
     facts.shape_class = make_shape_class(facts.machine, shape == nullptr ? Json() : *shape);
     read_blockers(reader, facts);
     read_links(reader, facts);
+    read_types(reader, shape, facts);
     read_last_error(reader, facts);
     if (const Json* const timings = reader.optional_object("timings")) {
         const Result<SwitchTimings> parsed = parse_switch_timings(*timings);

@@ -86,6 +86,21 @@ struct Link {
     bool operator==(const Link&) const = default;
 };
 
+/// Something that the VM has of a type of QEMU's.
+struct UsedType {
+    enum class Kind : std::uint8_t {
+        device, ///< that the user added
+        part,   ///< a device that such a device made itself
+        object, ///< -object
+        cpu,    ///< all vCPUs; it has no name
+    };
+    Kind kind = Kind::device;
+    std::string name; ///< its id, or for a device without one the end of its path
+    std::string type; ///< "virtio-net-pci"
+
+    bool operator==(const UsedType&) const = default;
+};
+
 /// By the name of an interface: packets that it has passed to the guest behind it, or dropped.
 using LinkCounters = std::map<std::string, std::uint64_t>;
 
@@ -140,6 +155,7 @@ struct VmFacts {
     std::optional<std::chrono::nanoseconds> lease_left; ///< until it rolls back by itself
     std::vector<Blocker> blockers;                      ///< QEMU's own, all of them
     std::vector<Link> links;                            ///< its taps
+    std::vector<UsedType> types;                        ///< what it is made of
     std::uint64_t generation = 0;                       ///< raised whenever the shape changes
     std::string shape_digest;                           ///< sha256 of the canonical shape
     std::string shape_class;     ///< equal for VMs of one kind of machine; see make_shape_class()

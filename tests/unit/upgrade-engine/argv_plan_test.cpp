@@ -309,3 +309,8 @@ TEST_CASE("what is wrong in the options of a release is said of the release", "[
         CHECK(plan.problems.front().reason.find("start the VM") == std::string::npos);
     }
 }
+
+TEST_CASE("the options of a plan are named once, as QEMU names them", "[upgrade][argv_plan]") {
+    const ArgvPlan plan = plan_argv(make_request("q -m 1 --smp 2 -m 2 -S disk.img -M pc", kNew));
+    CHECK(plan.options == std::vector<std::string_view>{"m", "smp", "M"});
+}

@@ -3,6 +3,7 @@
 #include "upgrade-engine/blockers.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <string>
 
 using namespace qhup::upgrade;
@@ -137,6 +138,16 @@ TEST_CASE(
     std::vector<Blocker> found = find_blockers(facts, process, kRelease, plan).blockers;
     const Verdict other = find_blockers(make_facts(), {}, {"r", {}, "bb"}, {});
     found.insert(found.end(), other.blockers.begin(), other.blockers.end());
+    ReleaseFacts bare = kRelease;
+    bare.binary = std::make_shared<const BinaryFacts>();
+    facts = make_facts();
+    facts.types = {
+        {UsedType::Kind::device, "d", "d"},
+        {UsedType::Kind::object, "o", "o"},
+        {UsedType::Kind::cpu, "", "c"},
+    };
+    const Verdict lacking = find_blockers(facts, {}, bare, {});
+    found.insert(found.end(), lacking.blockers.begin(), lacking.blockers.end());
     found.push_back(make_not_patched_blocker());
     for (const Blocker& blocker : found) {
         INFO(blocker.id);
@@ -191,4 +202,123 @@ TEST_CASE("a machine type that the release does not have blocks", "[upgrade][blo
 
 TEST_CASE("the blocker of a stock QEMU says to restart once", "[upgrade][blockers]") {
     CHECK_THAT(make_not_patched_blocker().reason, Catch::Contains("restart"));
+}
+
+namespace {
+
+/// A release whose binary has just what make_facts_with_types() needs.
+BinaryFacts make_binary() {
+    BinaryFacts binary;
+    binary.is_patched = true;
+    binary.machines = {"pc-i440fx-7.2"};
+    binary.types = {"igb", "igb-part", "rng-random", "qemu64-x86_64-cpu"};
+    binary.states = {{"igb", {"igb", 2, 1}}, {"igb-part", {"part", 1, 1}}};
+    return binary;
+}
+
+VmFacts make_facts_with_types() {
+    using Kind = UsedType::Kind;
+    VmFacts facts = make_facts();
+    facts.types = {
+        {Kind::device, "nic9", "igb"},
+        {Kind::part, "nic9/part", "igb-part"},
+        {Kind::object, "rng0", "rng-random"},
+        {Kind::cpu, "", "qemu64-x86_64-cpu"},
+    };
+    return facts;
+}
+
+/// What blocks if the release and the VM's own QEMU say so of themselves.
+Verdict
+judge_binaries(const BinaryFacts& release, const BinaryFacts& source, const ArgvPlan& plan = {}) {
+    ReleaseFacts facts = kRelease;
+    facts.binary = std::make_shared<const BinaryFacts>(release);
+    facts.source_binary = std::make_shared<const BinaryFacts>(source);
+    return find_blockers(make_facts_with_types(), {}, facts, plan);
+}
+
+} // namespace
+
+TEST_CASE("what the release has does not block", "[upgrade][blockers]") {
+    CHECK(judge_binaries(make_binary(), make_binary()).may_upgrade());
+}
+
+TEST_CASE("nothing is known of a release that cannot be asked", "[upgrade][blockers]") {
+    CHECK(find_blockers(make_facts_with_types(), {}, kRelease, {}).may_upgrade());
+}
+
+TEST_CASE("what the release does not have blocks, all of it, by name", "[upgrade][blockers]") {
+    // given
+    BinaryFacts release;
+    release.refused_options = {"spice", "m"};
+    ArgvPlan plan;
+    plan.options = {"m", "smp", "spice"};
+    plan.problems = {{"-spice", "It is in the way."}};
+
+    // when
+    const Verdict verdict = judge_binaries(release, make_binary(), plan);
+
+    // then: what is named already is not named twice, and a part goes with its device
+    CHECK(
+        ids(verdict) ==
+        Ids{
+            "engine/machine",
+            "engine/release-not-patched",
+            "engine/device/nic9",
+            "engine/object/rng0",
+            "engine/cpu",
+            "engine/argv/-m",
+            "engine/argv/-spice",
+        }
+    );
+    std::vector<std::string> known;
+    for (const BlockerClass& each : blocker_classes()) {
+        known.emplace_back(each.name);
+    }
+    for (const Blocker& blocker : verdict.blockers) {
+        CHECK(std::find(known.begin(), known.end(), blocker.klass) != known.end());
+    }
+    CHECK_THAT(
+        verdict.blockers[2].reason,
+        Catch::Contains("qemu-10") && Catch::Contains("igb") && Catch::Contains("; unplug")
+    );
+    CHECK_THAT(verdict.blockers[4].reason, Catch::Contains("qemu64-x86_64-cpu"));
+}
+
+TEST_CASE("what the release says of its machine types is believed", "[upgrade][blockers]") {
+    ReleaseFacts release = kRelease;
+    release.version = {7, 1, 0}; // older than the machine type, as its number says
+    release.binary = std::make_shared<const BinaryFacts>(make_binary());
+    CHECK(find_blockers(make_facts(), {}, release, {}).may_upgrade());
+}
+
+TEST_CASE("device state that the release cannot read blocks", "[upgrade][blockers]") {
+    struct Row {
+        StateFormats written;
+        StateFormats read;
+        Ids blocking;
+    };
+    const StateFormats both = make_binary().states;
+    const StateFormats other{{"igb-part", {"part", 1, 1}}};
+    for (const Row& row : {
+             Row{both, both, {}},
+             Row{{}, both, {}},
+             Row{both, {}, {}}, // it could not be told
+             Row{{{"igb", {"igb", 3, 1}}}, both, {"engine/device/nic9"}},
+             Row{{{"igb", {"igb", 0, 0}}}, both, {"engine/device/nic9"}},
+             Row{{{"igb", {"other", 2, 1}}}, both, {"engine/device/nic9"}},
+             Row{{{"igb-part", {"part", 2, 1}}}, both, {"engine/device/nic9/part"}},
+             Row{both, other, {"engine/device/nic9"}},
+             Row{{{"e1000", {"e1000", 3, 1}}}, both, {}}, // not in this VM
+         }) {
+        BinaryFacts source = make_binary();
+        source.states = row.written;
+        BinaryFacts release = make_binary();
+        release.states = row.read;
+        const Verdict verdict = judge_binaries(release, source);
+        CHECK(ids(verdict) == row.blocking);
+        for (const Blocker& blocker : verdict.blockers) {
+            CHECK_THAT(blocker.reason, Catch::Contains("state of the device nic9"));
+        }
+    }
 }

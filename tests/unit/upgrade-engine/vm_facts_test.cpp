@@ -27,6 +27,14 @@ Json make_full_answer() {
         "last-error": {"code": "load-failed", "phase": "load", "message": "m", "stderr": "s"},
         "timings": {"flush": 1, "stop": 2, "drain": 3, "save": 4, "load": 5, "activate": 6,
                     "start": 7, "pause": 8, "state-bytes": 9},
+        "shape": {
+            "devices": [
+                {"path": "/machine/peripheral/nic9", "id": "nic9", "type": "igb", "user": true},
+                {"path": "/machine/peripheral/nic9/part", "type": "igb-part", "user": true},
+                {"path": "/machine/peripheral-anon/device[0]", "type": "edu", "user": true},
+                {"path": "/machine/unattached/device[1]", "type": "rtc", "user": false}],
+            "objects": [{"id": "rng0", "type": "rng-random"}],
+            "cpus": {"type": "qemu64-x86_64-cpu", "count": 2}},
         "rollback-waits-for": "a lock", "a-member-of-tomorrow": {}
     })");
 }
@@ -103,6 +111,40 @@ TEST_CASE("every member of an answer is read", "[upgrade][vm_facts]") {
     REQUIRE(facts->timings.has_value());
     CHECK(*facts->timings == SwitchTimings{1ns, 2ns, 3ns, 4ns, 5ns, 6ns, 7ns, 8ns, 9});
     CHECK(facts->rollback_waits_for == "a lock");
+}
+
+TEST_CASE("what a VM is made of is what its user added", "[upgrade][vm_facts]") {
+    // given
+    using Kind = UsedType::Kind;
+    Json answer = make_full_answer();
+
+    // then
+    const auto facts = parse_vm_facts(answer);
+    REQUIRE(facts.has_value());
+    CHECK(
+        facts->types ==
+        std::vector<UsedType>{
+            {Kind::device, "nic9", "igb"},
+            {Kind::part, "nic9/part", "igb-part"},
+            {Kind::device, "device[0]", "edu"},
+            {Kind::object, "rng0", "rng-random"},
+            {Kind::cpu, "", "qemu64-x86_64-cpu"},
+        }
+    );
+    for (const char* list : {"devices", "objects", "cpus"}) {
+        INFO(list);
+        for (const Json& wrong :
+             {Json(7), Json("x"), Json::array({7}), Json::array({Json::object()})}) {
+            answer = make_full_answer();
+            answer["shape"][list] = wrong;
+            CHECK(parse_vm_facts(answer).has_error());
+        }
+    }
+    answer = make_full_answer();
+    for (int i = 0; i < 10'001; ++i) {
+        answer["shape"]["objects"].push_back(Json{{"id", "o"}, {"type", "t"}});
+    }
+    CHECK(parse_vm_facts(answer).has_error());
 }
 
 TEST_CASE("an answer without its optional members is read", "[upgrade][vm_facts]") {
