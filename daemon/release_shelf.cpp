@@ -3,6 +3,7 @@
 
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
+#include "upgrade-engine/binary_probe.hpp"
 
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -92,7 +93,7 @@ ReleaseShelf::Shelf ReleaseShelf::load(const std::string& folder, const Pinned& 
     for (const fs::path& path : find_drop_ins(folder)) {
         auto release = read_drop_in(path);
         if (release.has_error()) {
-            shelf.items.push_back({path.stem().string(), {}, release.error()});
+            shelf.items.push_back({path.stem().string(), {}, release.error(), {}});
             continue;
         }
         const std::string name = release->name.text();
@@ -102,10 +103,13 @@ ReleaseShelf::Shelf ReleaseShelf::load(const std::string& folder, const Pinned& 
                               is_still_there(*known->second);
         auto binary = is_known ? Result<std::shared_ptr<const PinnedBinary>>(known->second)
                                : upgrade::pin_binary(*release);
+        std::string key;
         if (binary.has_value()) {
+            key = upgrade::probe_key(**binary);
             shelf.pinned[name] = *binary;
+            shelf.keys[name] = key;
         }
-        shelf.items.push_back({name, std::move(*release), std::move(binary)});
+        shelf.items.push_back({name, std::move(*release), std::move(binary), std::move(key)});
     }
     return shelf;
 }
@@ -114,6 +118,7 @@ awaitable<std::vector<ReleaseShelf::Item>> ReleaseShelf::reload() {
     auto work = [folder = folder_, before = pinned_] { return load(folder, before); };
     Shelf shelf = co_await blocking(disk_, std::move(work));
     pinned_ = std::move(shelf.pinned);
+    keys_ = std::move(shelf.keys);
     co_return std::move(shelf.items);
 }
 
@@ -149,6 +154,19 @@ awaitable<std::vector<std::vector<std::string>>> ReleaseShelf::tails() {
     co_return tails;
 }
 
+awaitable<BinaryCatalog::Facts> ReleaseShelf::facts_of(std::string build_id) {
+    BinaryCatalog::Facts known = catalog_.find(build_id);
+    const auto release =
+        std::find_if(pinned_.begin(), pinned_.end(), [&build_id](const auto& each) {
+            return !build_id.empty() && each.second->build_id == build_id;
+        });
+    if (!known && release != pinned_.end()) {
+        const std::shared_ptr<const PinnedBinary> binary = release->second;
+        known = co_await catalog_.ask(binary, keys_[release->first]);
+    }
+    co_return known;
+}
+
 awaitable<ReleaseShelf::Answer> ReleaseShelf::pick(std::string name) {
     const std::vector<Item> items = co_await reload();
     Picked picked;
@@ -177,6 +195,7 @@ awaitable<ReleaseShelf::Answer> ReleaseShelf::pick(std::string name) {
         );
     } else {
         picked.binary = *wanted->binary;
+        picked.facts = co_await catalog_.ask(picked.binary, wanted->key);
         answer.picked = std::move(picked);
     }
     co_return answer;

@@ -6,6 +6,7 @@
 
 #include "common/async.hpp"
 #include "daemon/api_types.hpp"
+#include "daemon/binary_catalog.hpp"
 #include "upgrade-engine/binary_store.hpp"
 
 #include <map>
@@ -30,6 +31,9 @@ public:
     struct Picked {
         std::shared_ptr<const upgrade::PinnedBinary> binary;
         std::vector<std::vector<std::string>> known_tails;
+        BinaryCatalog::Facts facts; ///< what the binary says of itself; null: not known
+        /// The same of the binary that the VM runs now.
+        BinaryCatalog::Facts source_facts{};
     };
 
     /// The release of that name.
@@ -43,16 +47,26 @@ public:
     /// The tails of all releases.
     [[nodiscard]] awaitable<std::vector<std::vector<std::string>>> tails();
 
+    /// What binaries say of themselves.
+    [[nodiscard]] BinaryCatalog& catalog() noexcept { return catalog_; }
+
+    /// What the binary with that build id says of itself, if it is one of a release, or was asked
+    /// before.
+    [[nodiscard]] awaitable<BinaryCatalog::Facts> facts_of(std::string build_id);
+
 private:
     struct Item {
         std::string name;
         upgrade::Release release;
         Result<std::shared_ptr<const upgrade::PinnedBinary>> binary;
+        std::string key; // of the catalog
     };
     using Pinned = std::map<std::string, std::shared_ptr<const upgrade::PinnedBinary>>;
+    using Keys = std::map<std::string, std::string>;
     struct Shelf {
         std::vector<Item> items; // by name
         Pinned pinned;           // by release name
+        Keys keys;               // of the catalog, by release name
     };
 
     static Shelf load(const std::string& folder, const Pinned& before);
@@ -61,6 +75,8 @@ private:
     std::string folder_;
     asio::thread_pool& disk_;
     Pinned pinned_;
+    Keys keys_;
+    BinaryCatalog catalog_;
 };
 
 } // namespace qhup::daemon

@@ -8,6 +8,7 @@
 #include "daemon/problems.hpp"
 #include "daemon/run_stages.hpp"
 #include "daemon/run_view.hpp"
+#include "upgrade-engine/binary_probe.hpp"
 #include "upgrade-engine/kept_binary.hpp"
 #include "upgrade-engine/process_facts.hpp"
 
@@ -657,6 +658,14 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     if (problem) {
         co_return std::move(*problem);
     }
+    std::map<std::string, BinaryCatalog::Facts> sources;
+    for (const std::string& name : select(chosen)) {
+        const auto seen = registry_.find(name);
+        const std::string build_id = seen ? seen->build_id : std::string();
+        if (!sources.contains(build_id)) {
+            sources[build_id] = co_await source_facts(build_id);
+        }
+    }
     // why: the same request may have come a second time while we looked at the VMs.
     before = co_await find_same(request);
     if (before) {
@@ -695,9 +704,10 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     for (const std::string& build_id : wanted) {
         co_await pick_kept(build_id, *run);
     }
-    for (auto& picked : run->picks) {
-        if (picked) {
-            add_kept_tails(*picked);
+    for (std::size_t i = 0; i < run->picks.size(); ++i) {
+        if (run->picks[i]) {
+            add_kept_tails(*run->picks[i]);
+            run->picks[i]->source_facts = sources[run->view.vms[i].from_build_id];
         }
     }
     plan_run(*run);
@@ -1163,6 +1173,8 @@ awaitable<UpgradeReport> UpgradeRuns::run_engine(
     request.vm = upgrade::VmId(vm.name);
     request.upgrade = id;
     request.binary = picked.binary;
+    request.binary_facts = picked.facts;
+    request.source_facts = picked.source_facts;
     request.known_tails = picked.known_tails;
     request.is_dry_run = run->view.dry_run;
     request.goal = goal;
@@ -1335,6 +1347,32 @@ std::map<std::string, CameFrom> UpgradeRuns::choose_ways_back(RunRequest& reques
     return ways;
 }
 
+awaitable<BinaryCatalog::Facts>
+UpgradeRuns::ask_kept(std::string build_id, std::shared_ptr<const upgrade::PinnedBinary> binary) {
+    BinaryCatalog::Facts known = shelf_.catalog().find(build_id);
+    if (!known) {
+        auto work = [binary] { return upgrade::probe_key(*binary); };
+        std::string key = co_await blocking(disk_, std::move(work));
+        known = co_await shelf_.catalog().ask(binary, std::move(key));
+    }
+    co_return known;
+}
+
+/// What the binary says of itself that a VM runs, if it is one that we have.
+awaitable<BinaryCatalog::Facts> UpgradeRuns::source_facts(std::string build_id) {
+    BinaryCatalog::Facts known = co_await shelf_.facts_of(build_id);
+    if (known || !kept_.contains(build_id)) {
+        co_return known;
+    }
+    auto work = [root = kept_root_, build_id] { return upgrade::pin_kept(root, build_id); };
+    const auto binary = co_await blocking(disk_, std::move(work));
+    if (binary.has_value()) {
+        known = co_await ask_kept(build_id, *binary);
+    }
+    co_return known;
+}
+
+/// Opens a kept binary.
 awaitable<std::optional<ReleaseShelf::Picked>> UpgradeRuns::open_kept(std::string build_id) {
     auto work = [root = kept_root_, build_id] { return upgrade::pin_kept(root, build_id); };
     const auto binary = co_await blocking(disk_, std::move(work));
@@ -1351,7 +1389,10 @@ awaitable<std::optional<ReleaseShelf::Picked>> UpgradeRuns::open_kept(std::strin
 
 /// Opens a kept binary for all VMs of the run that go back to it.
 awaitable<void> UpgradeRuns::pick_kept(std::string build_id, Run& run) {
-    const std::optional<ReleaseShelf::Picked> picked = co_await open_kept(build_id);
+    std::optional<ReleaseShelf::Picked> picked = co_await open_kept(build_id);
+    if (picked) {
+        picked->facts = co_await ask_kept(build_id, picked->binary);
+    }
     for (std::size_t i = 0; i < run.picks.size(); ++i) {
         if (run.view.vms[i].to_build_id == build_id) {
             run.picks[i] = picked;
@@ -1594,6 +1635,8 @@ awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, s
     request.vm = upgrade::VmId(vm);
     request.upgrade = upgrade::UpgradeId("check");
     request.binary = answer.picked->binary;
+    request.binary_facts = answer.picked->facts;
+    request.source_facts = co_await source_facts(seen->build_id);
     request.known_tails = answer.picked->known_tails;
     request.is_dry_run = true;
     request.prediction = predict_pause(history(), vm);

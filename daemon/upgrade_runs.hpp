@@ -178,6 +178,9 @@ private:
     std::map<std::string, CameFrom> choose_ways_back(RunRequest& request) const;
     [[nodiscard]] awaitable<std::optional<ReleaseShelf::Picked>> open_kept(std::string build_id);
     [[nodiscard]] awaitable<void> pick_kept(std::string build_id, Run& run);
+    [[nodiscard]] awaitable<BinaryCatalog::Facts>
+    ask_kept(std::string build_id, std::shared_ptr<const upgrade::PinnedBinary> binary);
+    [[nodiscard]] awaitable<BinaryCatalog::Facts> source_facts(std::string build_id);
     void add_kept_tails(ReleaseShelf::Picked& picked) const;
     [[nodiscard]] awaitable<void> keep_source(RunPtr run, std::size_t index);
     [[nodiscard]] awaitable<bool> make_room_for_kept();

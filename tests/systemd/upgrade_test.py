@@ -132,11 +132,21 @@ class UnderSystemd(unittest.TestCase):
 
     # -- tests
 
+    def test_releases_are_asked_what_they_are_within_the_limits_of_our_unit(self):
+        options = ["-device", "igb,id=nic9"]
+        vm = self.start("known", "Type=notify\nNotifyAccess=all", base="10.0", options=options)
+        done = self.box.run("qhupd-ctl", "--json", "check", vm.name, "--to", "qemu-7.2", check=False)
+        ids = {blocker["id"] for blocker in json.loads(done.stdout)["checks"][0]["blockers"]}
+        self.assertIn("engine/device/nic9", ids, self.box.run("journalctl", "-b", check=False).stdout)
+        self.assertEqual({id for id in ids if id.startswith("engine/")}, {"engine/device/nic9"})
+
     def test_our_own_unit_follows_the_new_process(self):
         vm = UnitGuest(find_qemu("7.2"), name="own", folder=self.box.shared / "own").prepare()
         text = f"QEMU={vm.binary}\nARGS={' '.join(vm.arguments())}\n"
         self.box.write("/etc/qhup-vm/own.conf", text)
         self.assert_follows(self.begin(vm, "qhup-vm@own.service"))
+        kept = list(self.box.path("/var/lib/qhupd/kept").glob("[0-9a-f]*/release.toml"))
+        self.assertTrue(kept, "the limits of our unit let no binary be kept")
 
     def test_unit_that_listens_to_its_main_process_only_follows(self):
         self.assert_follows(self.start("main", "Type=notify\nNotifyAccess=main"))

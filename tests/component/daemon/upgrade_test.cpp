@@ -146,6 +146,28 @@ TEST_CASE("Ctrl-C detaches from the run and never aborts it", "[daemon][upgrade]
     CHECK(attached.out.find("upgraded") != std::string::npos);
 }
 
+TEST_CASE(
+    "a release that cannot be asked is noted once, and prepare will tell", "[daemon][check]"
+) {
+    // given: a release that is no QEMU
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+
+    // when
+    for (int i = 0; i < 3; ++i) {
+        CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == 0);
+    }
+    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 0);
+
+    // then
+    const std::string log = host.daemon_log();
+    const std::string words = "asking /usr/bin/true what it is";
+    const std::size_t first = log.find(words);
+    CHECK(first != std::string::npos);
+    CHECK(log.find(words, first + 1) == std::string::npos);
+}
+
 TEST_CASE("a dry run touches nothing", "[daemon][upgrade]") {
     Host host(1);
     host.serve();
