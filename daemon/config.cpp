@@ -367,6 +367,7 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
         {"state_dir", set_path(config.state_dir)},
         {"parallel", set_number(config.parallel, 1, 1024)},
         {"pause_slots", set_number(config.pause_slots, 0, 1024)},
+        {"memory_reserve_mib", set_number(config.memory_reserve_mib, 0, 1U << 24U)},
         {"kept_binaries", set_number(config.kept_binaries, 0, 64)},
         {"rehearse", set_word(config.rehearse, {"none", "first", "all"})},
         {"probe_user", set_text(config.probe_user)},

@@ -23,9 +23,10 @@ struct Config {
     std::string releases_dir = "/etc/qhupd/releases.d"; ///< drop-ins *.toml, one per release
     std::string state_dir = "/var/lib/qhupd";           ///< what outlives the daemon
     std::uint32_t parallel = 4;                         ///< VMs in work at once, 1 to 1024
-    std::uint32_t pause_slots = 0;   ///< guests paused at once; 0: one per two cores, at least one
-    std::uint32_t kept_binaries = 8; ///< old binaries kept for the way back, 0 to 64
-    std::string rehearse = "first";  ///< before upgrades: none, first (of each kind of VM) or all
+    std::uint32_t pause_slots = 0; ///< guests paused at once; 0: one per two cores, at least one
+    std::uint32_t memory_reserve_mib = 256; ///< of the host, that VMs in work together leave free
+    std::uint32_t kept_binaries = 8;        ///< old binaries kept for the way back, 0 to 64
+    std::string rehearse = "first";    ///< before upgrades: none, first (of each kind of VM) or all
     std::string probe_user = "nobody"; ///< that probes of [[policy]] run as, if qhupd is root
     std::string log_level = "info";    ///< debug, info, warn or error
     /// Units, with *, whose manager follows the new process although qhupd cannot see it.

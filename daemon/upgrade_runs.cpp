@@ -185,6 +185,9 @@ struct UpgradeRuns::Run {
     upgrade::Goal goal = upgrade::Goal::upgrade;
     std::map<std::size_t, bool> is_rehearsing; // by index: before its upgrade, right now
     std::set<std::size_t> taken_back;          // by index: on its way back, as its policy says
+    std::uint64_t number = 0;                  // of this run, in this process
+
+    upgrade::MemoryLedger::Id memory_id(std::size_t index) const { return (number << 32U) + index; }
 
     bool is_rehearsal(std::size_t index) const {
         const auto now = is_rehearsing.find(index);
@@ -246,6 +249,7 @@ UpgradeRuns::UpgradeRuns(
       ),
       pause_slots_(pause_slots_for(config, std::thread::hardware_concurrency())),
       gate_(home_, {.prepare_slots = config.parallel, .pause_slots = pause_slots_}),
+      memory_(std::uint64_t{config.memory_reserve_mib} << 20U),
       kept_root_(config.state_dir + "/kept") {}
 
 UpgradeRuns::~UpgradeRuns() = default;
@@ -269,6 +273,7 @@ UpgradeRuns::RunPtr UpgradeRuns::make_run(std::string id, std::string kind) {
     run->view.state = "running";
     run->view.started_unix_ms = unix_ms_now();
     run->stage_changed = std::make_shared<Notifier>(home_);
+    run->number = next_number_++;
     run->started = std::chrono::steady_clock::now();
     runs_[run->view.id] = run;
     order_.push_back(run->view.id);
@@ -450,7 +455,63 @@ awaitable<Result<void>> UpgradeRuns::admit(RunPtr run, std::size_t index) {
                 ", so it was not touched; start the upgrade again then."
         );
     }
-    co_return Result<void>();
+    const auto seen = registry_.find(run->view.vms[index].vm);
+    if (run->view.dry_run || !seen || seen->pid <= 0) {
+        co_return Result<void>(); // there will be no second process, or preflight says why
+    }
+    auto waiting = wait_for_memory(run, index, static_cast<pid_t>(seen->pid));
+    co_return co_await std::move(waiting);
+}
+
+/// Waits until the second process of the VM has room beside those of the others in work.
+awaitable<Result<void>> UpgradeRuns::wait_for_memory(RunPtr run, std::size_t index, pid_t source) {
+    const auto changed = std::make_shared<Notifier>(home_);
+    waiting_for_memory_.push_back(changed);
+    run->waiting.push_back(changed);
+    Result<void> result;
+    bool is_told = false;
+    memory_.enqueue(run->memory_id(index));
+    while (result.has_value()) {
+        auto look = [source] { return upgrade::observe_process(source); };
+        const auto facts = co_await blocking(disk_, std::move(look));
+        const bool is_known = facts.has_value() && facts->headroom.host_bytes;
+        const std::uint64_t need = is_known ? facts->private_bytes : 0;
+        const std::uint64_t available = is_known ? *facts->headroom.host_bytes : 0;
+        if (!run->view.stopped_by.empty()) {
+            result = make_failure(
+                upgrade::Errc::stopped, std::string(upgrade::explain(upgrade::Errc::stopped))
+            );
+        } else if (!is_known || memory_.ask(run->memory_id(index), need, available)) {
+            break; // what cannot be asked is said in preflight
+        } else {
+            if (!std::exchange(is_told, true)) {
+                log().info(
+                    "run {}: {} waits for the memory of others in work",
+                    run->view.id,
+                    run->view.vms[index].vm
+                );
+            }
+            result = co_await changed->wait();
+        }
+    }
+    for (auto* list : {&waiting_for_memory_, &run->waiting}) {
+        list->erase(std::remove(list->begin(), list->end(), changed), list->end());
+    }
+    if (result.has_error()) {
+        release_memory(*run, index);
+    }
+    for (const auto& waiting : waiting_for_memory_) {
+        waiting->notify(); // why: it is the turn of the next one
+    }
+    co_return result;
+}
+
+/// The VM has one process again, or will not have two.
+void UpgradeRuns::release_memory(const Run& run, std::size_t index) {
+    memory_.on_gone(run.memory_id(index));
+    for (const auto& waiting : waiting_for_memory_) {
+        waiting->notify();
+    }
 }
 
 std::optional<ProbeCommand> UpgradeRuns::probe_of(const Run& run, std::size_t index) const {
@@ -1203,6 +1264,7 @@ awaitable<UpgradeReport> UpgradeRuns::run_engine(
         make_intent_writer(run, index)
     );
     UpgradeReport report = co_await on_executor(vm.strand, std::move(upgrade));
+    release_memory(*run, index);
     if (run->view.stopped_by.empty() && gate_.is_stopped(*run->batch)) {
         log().warn(
             "run {}: stopped after {} failures", run->view.id, run->view.request->max_failures

@@ -16,6 +16,7 @@
 #include "daemon/probe_command.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/vm_registry.hpp"
+#include "upgrade-engine/memory_ledger.hpp"
 #include "upgrade-engine/qmp_vm_port.hpp"
 #include "upgrade-engine/recovery.hpp"
 #include "upgrade-engine/rehearsal_order.hpp"
@@ -144,6 +145,9 @@ private:
     upgrade::UpgradeObserver make_observer(const RunPtr& run, std::size_t index);
     upgrade::Admission make_admission(const RunPtr& run, std::size_t index);
     [[nodiscard]] awaitable<Result<void>> admit(RunPtr run, std::size_t index);
+    [[nodiscard]] awaitable<Result<void>>
+    wait_for_memory(RunPtr run, std::size_t index, pid_t source);
+    void release_memory(const Run& run, std::size_t index);
     upgrade::GuestProbe make_probe(const Run& run, std::size_t index) const;
     std::optional<ProbeCommand> probe_of(const Run& run, std::size_t index) const;
     upgrade::IntentWriter make_intent_writer(const RunPtr& run, std::size_t index);
@@ -237,12 +241,15 @@ private:
     Journal journal_;
     std::uint32_t pause_slots_;
     upgrade::SlotGate gate_;
+    upgrade::MemoryLedger memory_;
+    std::vector<std::shared_ptr<Notifier>> waiting_for_memory_;
     std::map<std::string, RunPtr> runs_;
     std::vector<std::string> order_; // of ids, oldest first
     std::string kept_root_;
     std::set<std::string> kept_;                 // build ids of binaries that VMs can go back to
     std::map<std::string, std::string> keeping_; // those that are being kept, or why they cannot be
     Holds holds_;
+    std::uint64_t next_number_ = 1;
     bool is_stopping_ = false;
 };
 

@@ -133,6 +133,48 @@ TEST_CASE("no upgrade begins outside the window of its VM", "[daemon][policy]") 
     CHECK(host.ctl({"rehearse", "vm0", "--to", "new"}).status == 6);
 }
 
+TEST_CASE("VMs that have no room together are upgraded one after another", "[daemon][memory]") {
+    Host host(4);
+    // more than any host has: nobody fits beside another one
+    host.extra_config = "parallel = 4\npause_slots = 4\nmemory_reserve_mib = 16777216";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    REQUIRE(ran.status == 0);
+    int before = 0;
+    for (const json& vm : json::parse(ran.out).at("vms")) {
+        const json steps = vm.at("steps");
+        CHECK(steps.at(1).at("phase") == "preflight");
+        CHECK(steps.at(1).at("at_ms").get<int>() >= before);
+        before = steps.back().at("at_ms").get<int>(); // commit
+    }
+    CHECK(host.daemon_log().find("vm3 waits for the memory of others") != std::string::npos);
+}
+
+TEST_CASE("an abort reaches who waits for memory", "[daemon][memory]") {
+    Host host(2);
+    host.extra_config = "parallel = 2\nmemory_reserve_mib = 16777216";
+    const auto held = std::make_shared<std::atomic<bool>>(true);
+    host.options(0).vm.reactions["hot-upgrade-switch"].held = held;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    REQUIRE(wait_until([&] {
+        return has_command(host, "source hot-upgrade-switch", 0) &&
+               host.daemon_log().find("vm1 waits for the memory") != std::string::npos;
+    }));
+    const pid_t abort = host.start_ctl({"--json", "abort", host.newest_run()});
+    REQUIRE(wait_until([&] {
+        const Ran now = host.ctl({"--json", "status", host.newest_run(), "--once"});
+        return vm_of(json::parse(now.out), "vm1").at("code") == "stopped";
+    }));
+    *held = false;
+    CHECK(host.finish_ctl(abort).status == 6);
+    CHECK(vm_of(json::parse(host.finish_ctl(ctl).out), "vm0").at("outcome") == "upgraded");
+    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+}
+
 TEST_CASE("no run allows a longer pause than the policy of a VM", "[daemon][policy]") {
     Host host(2);
     host.extra_config = "leases.frozen = \"10s\"";

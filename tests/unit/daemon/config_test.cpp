@@ -39,6 +39,8 @@ TEST_CASE("every key of the example file has its default value", "[daemon][confi
     CHECK(config->state_dir == defaults.state_dir);
     CHECK(config->parallel == defaults.parallel);
     CHECK(config->pause_slots == defaults.pause_slots);
+    CHECK(config->memory_reserve_mib == defaults.memory_reserve_mib);
+    CHECK(config->probe_user == defaults.probe_user);
     CHECK(config->log_level == defaults.log_level);
     CHECK(config->discovery.interval == defaults.discovery.interval);
     CHECK(config->api.socket == defaults.api.socket);
