@@ -206,7 +206,7 @@ class StuckDisk(QemuTest):
             vm.serial.reset_gap()
             with Upgrade(vm, find_qemu("10.0")) as upgrade:
                 upgrade.begin()
-                wait_for(lambda: state_of(upgrade.query().get("child-pid") or os.getpid()) == "D", 5, "the target hangs")
+                wait_for(lambda: state_of(upgrade.query().get("child-pid") or os.getpid()) == "D", 30, "the target hangs")
                 began = time.monotonic()
                 upgrade.rollback()
                 self.assertLess(time.monotonic() - began, 1)
