@@ -541,6 +541,26 @@ os.execv(sys.argv[1], sys.argv[1:])
         return {"prefix": [sys.executable, "-c", self.CODE]}
 
 
+class FileSizeLimit(Blocked):
+    thing = "limit of the size of a file (RLIMIT_FSIZE)"
+    blocker = "limit"
+    id = "process/fsize"
+    group = "process-blocked-limits"
+
+    def begin(self, vm):
+        resource.prlimit(vm.pid(), resource.RLIMIT_FSIZE, (1 << 40, 1 << 40))
+
+
+class AddressSpaceLimit(Blocked):
+    thing = "limit of the address space (RLIMIT_AS)"
+    blocker = "limit"
+    id = "process/as"
+    group = "process-blocked-limits"
+
+    def begin(self, vm):
+        resource.prlimit(vm.pid(), resource.RLIMIT_AS, (1 << 40, 1 << 40))
+
+
 class Chroot(Blocked):
     thing = "`-chroot`, `-run-with chroot=`"
     blocker = "chroot"
