@@ -303,9 +303,9 @@ class Chain:
             )
         vm = json.loads(done.stdout)["vms"][0]
         blockers = vm["blockers"]
-        if vm["code"] == "shape_differs":
-            # found when the standby had been built: no blocker, but as harmless
-            blockers = [{"class": "shape-differs", "id": "", "reason": vm["peer_text"]}]
+        if vm["code"] in ("shape_differs", "spawn_failed"):
+            # found when the standby was, or was to be, built: no blocker, but as harmless
+            blockers = [{"class": vm["code"].replace("_", "-"), "id": "", "reason": vm["peer_text"]}]
         for row, name in wanted.items():
             found = [b for b in blockers if b["class"] == name and b["id"].startswith(row.id)]
             if not found or not found[0]["reason"]:

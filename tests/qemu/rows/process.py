@@ -541,6 +541,26 @@ os.execv(sys.argv[1], sys.argv[1:])
         return {"prefix": [sys.executable, "-c", self.CODE]}
 
 
+class NoMoreThreads(Blocked):
+    thing = "user who may have no more threads (RLIMIT_NPROC)"
+    blocker = "spawn-failed"
+    group = "process-blocked-threads"
+
+    def setup(self, rig):
+        self.user = DroppedRights()
+        self.user.setup(rig)
+
+    def arguments(self, rig):
+        return self.user.arguments(rig)
+
+    def options(self, rig):
+        return self.user.options(rig)
+
+    def begin(self, vm):
+        who = ["setpriv", f"--reuid={NOBODY}", "--regid=65534", "--clear-groups"]
+        subprocess.run([*who, "prlimit", f"--pid={vm.pid()}", "--nproc=1:1"], check=True)
+
+
 class FileSizeLimit(Blocked):
     thing = "limit of the size of a file (RLIMIT_FSIZE)"
     blocker = "limit"
