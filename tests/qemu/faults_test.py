@@ -295,7 +295,7 @@ class Dearest(QemuTest):
 def process_gone(pid):
     try:
         return process_state(pid) == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may be reaped between open() and read()
         return True
 
 
