@@ -16,9 +16,10 @@ constexpr const char* kExitStatusHelp =
     "  0   all selected VMs are on the release        1   a failure without a status of its own\n"
     "  2   nothing to do                              3   no such VM, release or run\n"
     "  4   some were rolled back, every guest runs    5   a guest was lost or needs an operator\n"
-    "  6   refused before anything was paused         64  wrong command line\n"
-    "  69  the daemon cannot be reached               77  not permitted\n"
-    "  130 detached by Ctrl-C; the run goes on\n";
+    "  6   refused before anything was paused         7   the run was aborted\n"
+    "  64  wrong command line                         69  the daemon cannot be reached\n"
+    "  75  nothing was touched; try later             77  not permitted\n"
+    "  78  the configuration is wrong                 130 detached by Ctrl-C; the run goes on\n";
 
 void add_selection(CLI::App& command, Options& options) {
     auto* vms =

@@ -1,13 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ctl/exit_status.hpp"
 
+#include "upgrade-engine/errors.hpp"
+
 #include <algorithm>
 
 namespace qhup::ctl {
 namespace {
 
+/// Nothing was touched, and the same may succeed later: the severity of the code says so.
+bool is_transient(const std::string& code) {
+    if (code == "busy") {
+        return true; // the daemon's own word for a VM that another run has
+    }
+    for (const upgrade::Errc known : upgrade::kAllErrcs) {
+        if (wire_code_of(make_error_code(known)) == code) {
+            return severity_of(make_error_code(known)) == Severity::transient;
+        }
+    }
+    for (const Errc known : {Errc::system_error, Errc::shutting_down}) {
+        if (wire_code_of(make_error_code(known)) == code) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// A VM that was not touched.
+ExitStatus status_of_refusal(const std::string& code, const std::string& stopped_by) {
+    if (code == "stopped" && stopped_by == "abort") {
+        return ExitStatus::aborted;
+    }
+    const bool is_daemon_going = code == "stopped" && stopped_by == "shutdown";
+    return is_daemon_going || is_transient(code) ? ExitStatus::try_later : ExitStatus::refused;
+}
+
 /// How bad an outcome is; the worst decides.
-ExitStatus status_of_outcome(const daemon::RunVmView& vm) noexcept {
+ExitStatus status_of_outcome(const daemon::RunVmView& vm, const std::string& stopped_by) {
     if (vm.outcome == "upgraded" || vm.outcome == "checked" || vm.outcome == "rehearsed") {
         return ExitStatus::ok;
     }
@@ -15,7 +44,7 @@ ExitStatus status_of_outcome(const daemon::RunVmView& vm) noexcept {
         return ExitStatus::nothing_to_do;
     }
     if (vm.outcome == "refused") {
-        return ExitStatus::refused;
+        return status_of_refusal(vm.code, stopped_by);
     }
     if (vm.outcome == "rolled_back") {
         return ExitStatus::rolled_back;
@@ -30,50 +59,61 @@ int badness(ExitStatus status) noexcept {
     switch (status) {
     case ExitStatus::nothing_to_do: return 0;
     case ExitStatus::ok: return 1;
-    case ExitStatus::refused: return 2;
-    case ExitStatus::rolled_back: return 3;
-    case ExitStatus::failure: return 4;
-    default: return 5;
+    case ExitStatus::try_later: return 2;
+    case ExitStatus::refused: return 3;
+    case ExitStatus::aborted: return 4;
+    case ExitStatus::rolled_back: return 5;
+    case ExitStatus::failure: return 6;
+    default: return 7;
     }
 }
 
 } // namespace
 
-ExitStatus exit_status_of(const daemon::RunView& run) noexcept {
+ExitStatus exit_status_of(const daemon::RunView& run) {
     ExitStatus worst = ExitStatus::nothing_to_do;
     for (const daemon::RunVmView& vm : run.vms) {
-        const ExitStatus status = status_of_outcome(vm);
+        const ExitStatus status = status_of_outcome(vm, run.stopped_by);
         worst = badness(status) > badness(worst) ? status : worst;
     }
     return worst;
 }
 
-ExitStatus exit_status_of(const std::vector<daemon::CheckView>& checks) noexcept {
-    if (checks.empty()) {
-        return ExitStatus::nothing_to_do;
-    }
+ExitStatus exit_status_of(const std::vector<daemon::CheckView>& checks) {
     ExitStatus worst = ExitStatus::nothing_to_do;
     for (const daemon::CheckView& check : checks) {
-        const ExitStatus status = check.can_upgrade                    ? ExitStatus::ok
-                                  : check.code == "already_on_release" ? ExitStatus::nothing_to_do
-                                                                       : ExitStatus::refused;
+        const ExitStatus status = check.can_upgrade ? ExitStatus::ok
+                                  : check.code == "already_on_release"
+                                      ? ExitStatus::nothing_to_do
+                                      : status_of_refusal(check.code, {});
         worst = badness(status) > badness(worst) ? status : worst;
     }
     return worst;
 }
 
-ExitStatus exit_status_of(const daemon::Problem& problem) noexcept {
+ExitStatus exit_status_of(const daemon::Problem& problem) {
     if (problem.code == "nothing_to_do") {
         return ExitStatus::nothing_to_do;
     }
-    if (problem.code == "release_unusable" || problem.code == "journal_failed") {
-        return ExitStatus::refused; // no VM was touched
+    if (problem.code == "release_unusable") {
+        return ExitStatus::refused;
+    }
+    if (problem.code == "vm_busy" || problem.code == "vm_unreachable") {
+        return ExitStatus::try_later;
+    }
+    if (problem.code == "no_such_path") {
+        return ExitStatus::failure; // why: a daemon that is older than this program
     }
     switch (problem.status) {
+    case 400:
+    case 413: return ExitStatus::usage;
     case 401:
     case 403: return ExitStatus::not_permitted;
     case 404: return ExitStatus::not_found;
-    case 503: return ExitStatus::unreachable;
+    case 408:
+    case 429:
+    case 503:
+    case 507: return ExitStatus::try_later;
     default: return ExitStatus::failure;
     }
 }

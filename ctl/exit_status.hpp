@@ -16,23 +16,26 @@ enum class ExitStatus : int {
     not_found = 3,          ///< no VM, release or run of that name
     rolled_back = 4,        ///< some were rolled back; every guest runs
     needs_operator = 5,     ///< a guest was lost or needs a person
-    refused = 6,            ///< refused before anything was paused
+    refused = 6,            ///< refused before anything was paused; the same again is refused again
+    aborted = 7,            ///< somebody aborted the run before it was done with all VMs
     usage = 64,             ///< the command line is wrong
     unreachable = 69,       ///< no daemon answers on the socket
+    try_later = 75,         ///< nothing was touched, and the same may succeed later
     not_permitted = 77,     ///< the daemon does not take orders from this user
     bad_configuration = 78, ///< the daemon refuses its configuration
-    detached = 130,         ///< Ctrl-C: this command went away, the run goes on
+    detached = 130,         ///< this command went away (Ctrl-C, --timeout), the run goes on
 };
 
-/// What a finished run means. The worst outcome wins: needs operator or lost contact, then rolled
-/// back, then refused, then upgraded; unchanged only if nothing else happened.
-ExitStatus exit_status_of(const daemon::RunView& run) noexcept;
+/// What a finished run means. The worst outcome wins, in this order: needs operator or lost
+/// contact; an outcome of tomorrow; rolled back; aborted; refused; try later; upgraded; unchanged.
+ExitStatus exit_status_of(const daemon::RunView& run);
 
-/// What checks mean: refused if one VM cannot be upgraded, else ok, or nothing to do if there is no
-/// VM or all are on the release already.
-ExitStatus exit_status_of(const std::vector<daemon::CheckView>& checks) noexcept;
+/// What checks mean: refused if one VM cannot be upgraded, try later if only because it could not
+/// be asked or another run has it; else ok, or nothing to do if there is no VM or all are on the
+/// release already.
+ExitStatus exit_status_of(const std::vector<daemon::CheckView>& checks);
 
 /// What an error answer of the daemon means.
-ExitStatus exit_status_of(const daemon::Problem& problem) noexcept;
+ExitStatus exit_status_of(const daemon::Problem& problem);
 
 } // namespace qhup::ctl

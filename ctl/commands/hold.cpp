@@ -52,6 +52,13 @@ run_for_each(Client& client, const Options& options, const char* method, const s
 } // namespace
 
 ExitStatus run_hold(Client& client, const Options& options) {
+    if (options.until_unix_ms && *options.until_unix_ms <= unix_ms_now()) {
+        tell(
+            "--until " + format_time(*options.until_unix_ms) +
+            " is over already; nobody is held. Say a time that is still to come, or --for 2h.\n"
+        );
+        return ExitStatus::usage;
+    }
     nlohmann::json body = {{"reason", options.reason}};
     if (options.until_unix_ms) {
         body["until_unix_ms"] = *options.until_unix_ms;

@@ -191,7 +191,7 @@ TEST_CASE("with a full disk a run is refused before anything is begun", "[daemon
     host.fill_disk(true);
     const Ran ran = host.ctl({"upgrade", "vm0", "--to", "new"});
     INFO(ran.err << host.daemon_log());
-    CHECK(ran.status == 6);
+    CHECK(ran.status == 75);
     CHECK(ran.err.find("nothing was begun") != std::string::npos);
     CHECK_FALSE(has_command(host, "main hot-upgrade-prepare"));
     CHECK(host.ctl({"list"}).status == 0);
@@ -209,7 +209,7 @@ TEST_CASE("a disk that becomes full during prepare ends it before the pause", "[
     host.fill_disk(true);
     const Ran ran = host.finish_ctl(ctl);
     INFO(ran.err << host.daemon_log());
-    CHECK(ran.status == 6);
+    CHECK(ran.status == 75);
     const json run = json::parse(ran.out);
     CHECK(outcome_of(run, 0) == "refused");
     CHECK(run.at("vms").at(0).at("code") == "journal_failed");

@@ -266,8 +266,15 @@ Ran Host::ctl(std::vector<std::string> arguments) {
     return finish_ctl(start_ctl(std::move(arguments)));
 }
 
+std::string Host::ctl_program() {
+    return QHUPD_CTL;
+}
+
 Ran Host::ctl_in_shell(const std::string& words) {
-    const std::string line = std::string(QHUPD_CTL) + " --socket " + api_socket() + " " + words;
+    return shell(ctl_program() + " --socket " + api_socket() + " " + words);
+}
+
+Ran Host::shell(const std::string& line) {
     const std::string base = dir_ / ("sh" + std::to_string(++spawned_));
     Ran ran;
     ran.status = wait_for_end(spawn("/bin/sh", {"-c", line}, base + ".out", base + ".err"));

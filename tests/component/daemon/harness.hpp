@@ -82,6 +82,10 @@ public:
     Ran ctl(std::vector<std::string> arguments);
     /// The same with words for the shell: redirections, pipes.
     Ran ctl_in_shell(const std::string& words);
+    /// The shell alone.
+    Ran shell(const std::string& line);
+    /// Where qhupd-ctl is.
+    static std::string ctl_program();
     /// Starts qhupd-ctl and comes back at once; finish_ctl() waits for it.
     pid_t start_ctl(std::vector<std::string> arguments);
     Ran finish_ctl(pid_t pid, std::chrono::seconds patience = kPatience);

@@ -180,7 +180,7 @@ TEST_CASE("an abort reaches who waits for memory", "[daemon][memory]") {
         return vm_of(json::parse(now.out), waiting).at("code") == "stopped";
     }));
     *held = false;
-    CHECK(host.finish_ctl(abort).status == 6);
+    CHECK(host.finish_ctl(abort).status == 7);
     CHECK(vm_of(json::parse(host.finish_ctl(ctl).out), begun).at("outcome") == "upgraded");
     CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
 }

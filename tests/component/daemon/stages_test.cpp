@@ -212,7 +212,7 @@ TEST_CASE("an abort ends a soak", "[daemon][stages]") {
     CHECK(
         stage.out.find("Stage 1 of 2 (canaries): its VMs are watched until") != std::string::npos
     );
-    CHECK(host.ctl({"abort", host.newest_run()}).status == 6);
+    CHECK(host.ctl({"abort", host.newest_run()}).status == 7);
     const json run = json::parse(host.finish_ctl(ctl).out);
     CHECK(run.at("stopped_by") == "abort");
     CHECK(vm_of(run, "vm0").at("outcome") == "upgraded");

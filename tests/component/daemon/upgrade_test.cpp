@@ -123,7 +123,7 @@ TEST_CASE("a VM in a run is busy for every other run", "[daemon][upgrade]") {
     const json list = json::parse(host.ctl({"--json", "list"}).out);
     CHECK_FALSE(list.at("vms").at(0).at("run").get<std::string>().empty());
     const Ran second = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
-    CHECK(second.status == 6);
+    CHECK(second.status == 75);
     CHECK(vm_of(json::parse(second.out), "vm0").at("code") == "busy");
     CHECK(vm_of(json::parse(second.out), "vm1").at("outcome") == "upgraded");
     CHECK(host.finish_ctl(first).status == 0);
@@ -190,7 +190,7 @@ TEST_CASE("SIGTERM ends what is not paused and waits for what is", "[daemon][upg
     CHECK(host.stop_daemon() == 0);
     const Ran ran = host.finish_ctl(upgrade);
     INFO(ran.err << ran.out << host.daemon_log());
-    CHECK(ran.status == 6);
+    CHECK(ran.status == 75);
     CHECK(ran.out.find("vm0  7.2.22  10.0.13  upgraded") != std::string::npos);
     CHECK(ran.out.find("vm1  7.2.22  new      refused") != std::string::npos);
     host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.state(FakeSide::source) == "none"); }, 0);
@@ -234,7 +234,7 @@ TEST_CASE("an aborted run begins no further VM and lets a pause finish", "[daemo
     REQUIRE(wait_until(is_stopped));
     *paused = false;
     const Ran aborted = host.finish_ctl(abort);
-    CHECK(aborted.status == 6);
+    CHECK(aborted.status == 7);
     const json run = json::parse(aborted.out);
     INFO(aborted.out << host.daemon_log());
     CHECK(run.at("stopped_by") == "abort");
