@@ -48,7 +48,7 @@ nlohmann::json to_document(const UpgradeRuns::Policy& said) {
 
 /// A VM with what is known of its way back, and what the configuration says about it.
 nlohmann::json to_document(const VmView& vm, const UpgradeRuns& runs) {
-    const UpgradeRuns::WayBack way = runs.way_back(vm.name);
+    const WayBack way = runs.way_back(vm.name);
     VmView shown = vm;
     shown.hold = runs.hold_of(vm.name);
     nlohmann::json document = to_json(shown);

@@ -81,4 +81,8 @@ std::string describe(const HoldView& hold) {
     return "VM " + hold.vm + " is held" + until + ": " + hold.reason;
 }
 
+std::string how_to_unhold(const std::string& vm) {
+    return "'qhupd-ctl unhold " + vm + "' takes the hold off.";
+}
+
 } // namespace qhup::daemon

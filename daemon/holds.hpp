@@ -44,4 +44,7 @@ private:
 /// "VM vm1 is held until 2026-01-31 12:00:00Z: the reason": a sentence without its full stop.
 std::string describe(const HoldView& hold);
 
+/// What to do about it, as a sentence.
+std::string how_to_unhold(const std::string& vm);
+
 } // namespace qhup::daemon

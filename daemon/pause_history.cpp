@@ -83,20 +83,6 @@ bool is_way_proven(
     return false;
 }
 
-std::optional<CameFrom>
-find_way_back(const RunHistory& newest_first, const std::string& vm, const std::string& build_id) {
-    for (const RunView* run : newest_first) {
-        for (const RunVmView& view : run->vms) {
-            const bool is_it = view.vm == vm && view.outcome == "upgraded" && !build_id.empty() &&
-                               view.to_build_id == build_id && !view.from_build_id.empty();
-            if (is_it) {
-                return CameFrom{view.from_build_id, view.from, run->id};
-            }
-        }
-    }
-    return std::nullopt;
-}
-
 bool is_about_the_kind(const std::string& code) {
     static constexpr std::array<std::string_view, 7> kCodes{
         "load_failed",

@@ -30,19 +30,6 @@ predict_pause(const RunHistory& newest_first, const std::string& vm);
     const std::string& to_build_id
 );
 
-/// Where a VM came from.
-struct CameFrom {
-    std::string build_id; ///< of the binary that it ran before
-    std::string version;  ///< of that QEMU
-    std::string run;      ///< that moved it away from there
-};
-
-/// The binary that the VM ran before the one that it runs now; nothing if no run that is remembered
-/// brought it there.
-/// @param build_id  of the binary that it runs now
-[[nodiscard]] std::optional<CameFrom>
-find_way_back(const RunHistory& newest_first, const std::string& vm, const std::string& build_id);
-
 /// Whether a rehearsal that failed with this code says something about every VM of its kind, and
 /// not only about this VM at this time.
 [[nodiscard]] bool is_about_the_kind(const std::string& code);

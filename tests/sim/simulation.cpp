@@ -20,7 +20,7 @@ using std::chrono::seconds;
 
 constexpr std::uint64_t kMostSteps = 20'000;
 constexpr Time kMostTime = std::chrono::minutes(30);
-constexpr std::uint32_t kMaxRecoveries = 5; // as in daemon/upgrade_runs.cpp
+constexpr std::uint32_t kMaxRecoveries = 5; // as in daemon/run_recovery.cpp
 constexpr Time kRowIsWritten = seconds(2);  // likewise
 constexpr Time kProbe = seconds(1);         // likewise
 
@@ -664,7 +664,7 @@ private:
         }
     }
 
-    /// As UpgradeRuns::recover_vm() and adopt_orphans().
+    /// As RunRecovery::recover_vm() and adopt_orphans().
     awaitable<void> recover(LifePtr life, Record record) {
         SimPort port(world_, life, true);
         const Observation lone = co_await port.look(Server::main, Deadline::in(kProbe));

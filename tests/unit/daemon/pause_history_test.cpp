@@ -107,22 +107,3 @@ TEST_CASE("a way is proven by the last of its kind that went it", "[daemon][paus
     CHECK_FALSE(is_proven_way({make_run("r", {make_upgraded(9)})}, "c2", "old", "new"));
     CHECK_FALSE(is_proven_way({make_run("r", {make_vm("upgraded")})}, "", "old", "new"));
 }
-
-TEST_CASE("the way back of a VM is the newest that led to where it is", "[daemon][pause_history]") {
-    RunVmView forth = make_upgraded(9);
-    forth.from = "7.2.22";
-    RunVmView back = make_upgraded(9);
-    back.from_build_id = "new";
-    back.to_build_id = "old";
-    const std::vector<RunView> runs{
-        make_run("r3", {make_vm("rolled_back")}), make_run("r2", {back}), make_run("r1", {forth})};
-    const auto from_new = find_way_back(history_of(runs), "vm1", "new");
-    REQUIRE(from_new.has_value());
-    CHECK(from_new->build_id == "old");
-    CHECK(from_new->version == "7.2.22");
-    CHECK(from_new->run == "r1");
-    CHECK(find_way_back(history_of(runs), "vm1", "old")->build_id == "new");
-    CHECK_FALSE(find_way_back(history_of(runs), "vm1", "third").has_value());
-    CHECK_FALSE(find_way_back(history_of(runs), "vm1", "").has_value());
-    CHECK_FALSE(find_way_back(history_of(runs), "vm2", "new").has_value());
-}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The runs that are known: what becomes of their VMs, told to followers and written to the journal.
+// It works on no VM. Used by all that do.
+#pragma once
+
+#include "common/async.hpp"
+#include "daemon/journal.hpp"
+#include "daemon/pause_history.hpp"
+#include "daemon/run.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace qhup::daemon {
+
+/// Thread: all members on the home strand.
+class RunBook {
+public:
+    RunBook(RunServices services, Journal& journal)
+        : services_(std::move(services)), journal_(journal) {}
+
+    /// A run that is not in the journal yet. The oldest one may be forgotten for it.
+    RunPtr make_run(std::string id, std::string kind);
+    /// Takes it out again, also of the journal: nothing of it was begun.
+    void drop_run(const std::string& id);
+
+    RunPtr find_run(const std::string& id) const;               ///< nullptr: it is not known
+    RunPtr run_of_request(const std::string& request_id) const; ///< nullptr: none was started by it
+    std::vector<RunPtr> runs() const;                           ///< oldest first
+    std::vector<RunView> list() const;                          ///< newest first
+    RunHistory history() const;                                 ///< newest first; use at once
+
+    std::size_t running() const noexcept;
+    bool is_recovering() const noexcept;
+
+    /// No further VM of the run is begun. It is in the journal before the ends of its VMs are.
+    /// @param by  as RunView::stopped_by
+    void stop_run(const RunPtr& run, std::string by, std::string reason = {});
+
+    void add_event(const RunPtr& run, RunEvent event);
+
+    /// What followers get: events after that number, or none if nothing came before the deadline.
+    struct Progress {
+        bool is_known = true;         ///< there is such a run
+        std::vector<RunEvent> events; ///< in order; the last one of a run has `run`
+    };
+    /// Waits for events of a run.
+    /// Cancellation: ends the wait
+    [[nodiscard]] awaitable<Progress>
+    next_events(std::string id, std::uint64_t after, Deadline deadline);
+
+    /// For the engine: called on the VM's strand, they bring what it says here.
+    upgrade::UpgradeObserver make_observer(const RunPtr& run, std::size_t index);
+    upgrade::IntentWriter make_intent_writer(const RunPtr& run, std::size_t index);
+
+    /// The VM has this outcome, and is free for others. The last VM ends the run.
+    [[nodiscard]] awaitable<void> end_vm(RunPtr run, std::size_t index, RunVmView view);
+
+    /// Writes the run, or one of its VMs, as it is now, and does not wait.
+    void put_run(const RunPtr& run);
+    void put_whole_run(const RunPtr& run);
+    /// Writes the VM as it is now; after a while nobody waits for it any more.
+    [[nodiscard]] awaitable<Result<void>> write_vm(RunPtr run, std::size_t index);
+    /// Writes a run that is asked for: what cannot be written is not begun.
+    [[nodiscard]] awaitable<Result<void>> write_request(RunPtr run);
+
+    /// The journal was damaged and is empty now: what we know goes into it again.
+    void put_again();
+
+private:
+    void forget_old();
+    void on_view(const RunPtr& run, std::size_t index, RunVmView view);
+    [[nodiscard]] awaitable<Result<void>>
+    write_intent(RunPtr run, std::size_t index, RunVmView view, Deadline deadline);
+
+    RunServices services_;
+    Journal& journal_;
+    std::map<std::string, RunPtr> runs_;
+    std::vector<std::string> order_; // of ids, oldest first
+    std::uint64_t next_number_ = 1;
+};
+
+} // namespace qhup::daemon

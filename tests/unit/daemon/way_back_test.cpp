@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/way_back.hpp"
+#include "tests/support/catch.hpp"
+
+using namespace qhup::daemon;
+
+namespace {
+
+RunVmView make_vm(const std::string& from, const std::string& to, const std::string& outcome) {
+    RunVmView vm;
+    vm.vm = "vm1";
+    vm.outcome = outcome;
+    vm.from = "7.2.22";
+    vm.from_build_id = from;
+    vm.to_build_id = to;
+    return vm;
+}
+
+RunView make_run(const std::string& id, RunVmView vm) {
+    RunView run;
+    run.id = id;
+    run.vms.push_back(std::move(vm));
+    return run;
+}
+
+} // namespace
+
+TEST_CASE("the way back of a VM is the newest that led to where it is", "[daemon][way_back]") {
+    const RunView failed = make_run("r3", make_vm("old", "new", "rolled_back"));
+    const RunView back = make_run("r2", make_vm("new", "old", "upgraded"));
+    const RunView forth = make_run("r1", make_vm("old", "new", "upgraded"));
+    const RunHistory history{&failed, &back, &forth};
+    const auto from_new = find_way_back(history, "vm1", "new");
+    REQUIRE(from_new.has_value());
+    CHECK(from_new->build_id == "old");
+    CHECK(from_new->version == "7.2.22");
+    CHECK(from_new->run == "r1");
+    CHECK(find_way_back(history, "vm1", "old")->build_id == "new");
+    CHECK_FALSE(find_way_back(history, "vm1", "third").has_value());
+    CHECK_FALSE(find_way_back(history, "vm1", "").has_value());
+    CHECK_FALSE(find_way_back(history, "vm2", "new").has_value());
+}
+
+TEST_CASE("a way back is open while the binary at its end is kept", "[daemon][way_back]") {
+    const CameFrom from{.build_id = "old", .version = "7.2.22", .run = "r1"};
+    const WayBack open = judge_way_back(from, true, "");
+    CHECK(open.is_open);
+    CHECK(open.version == "7.2.22");
+    CHECK(open.reason.empty());
+    const WayBack unknown = judge_way_back(from, false, "");
+    CHECK_FALSE(unknown.is_open);
+    CHECK(unknown.build_id == "old");
+    CHECK(unknown.reason == "The binary that it came from, 7.2.22, is not kept");
+    CHECK(judge_way_back(from, false, "The disk is full").reason == "The disk is full");
+    const WayBack nowhere = judge_way_back(std::nullopt, false, "");
+    CHECK_FALSE(nowhere.is_open);
+    CHECK(nowhere.version.empty());
+    CHECK(nowhere.reason == "No run that is remembered brought the VM to the binary that it runs");
+}
