@@ -73,7 +73,7 @@ Failure cannot_connect(const std::string& path, int reason) {
             Errc::not_permitted,
             "you may not open " + path +
                 ". Run this as root or as a member of the group that [api] "
-                "in qhupd.conf names"
+                "in qhupd.toml names"
         );
     }
     const std::string why = reason == ENOENT         ? "there is no socket " + path

@@ -256,7 +256,7 @@ std::string format_time(std::int64_t unix_ms) {
 
 std::string render_vms(const std::vector<daemon::VmView>& vms) {
     if (vms.empty()) {
-        return "No VM was found. VMs are looked for where [discovery] in qhupd.conf says.\n";
+        return "No VM was found. VMs are looked for where [discovery] in qhupd.toml says.\n";
     }
     std::vector<Row> rows{{"VM", "PID", "VERSION", "STATE", "UPGRADABLE"}};
     std::string notes;
@@ -333,7 +333,7 @@ std::string render_checks(const std::vector<daemon::CheckView>& checks) {
 std::string render_releases(const std::vector<daemon::ReleaseView>& releases) {
     if (releases.empty()) {
         return "No release is configured. Put NAME.toml with path = \"/path/to/qemu-system-…\" "
-               "into the folder that releases_dir in qhupd.conf names.\n";
+               "into the folder that releases_dir in qhupd.toml names.\n";
     }
     std::vector<Row> rows{{"RELEASE", "USABLE", "BINARY", "DESCRIPTION"}};
     std::string notes;

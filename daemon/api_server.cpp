@@ -77,7 +77,7 @@ Result<std::optional<gid_t>> find_group(const std::string& name) {
         return make_failure(
             Errc::invalid_argument,
             "there is no group '" + name +
-                "', which [api] group in qhupd.conf names. Make it with "
+                "', which [api] group in qhupd.toml names. Make it with "
                 "'groupadd --system " +
                 name + "', or set group = \"\""
         );

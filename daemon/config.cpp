@@ -26,15 +26,56 @@ Failure bad_config(std::string_view file, const toml::source_region& where, std:
 }
 
 /// Takes a value of the file or says in half a sentence what it should have been.
-using Setter = std::function<std::optional<std::string>(const toml::node&)>;
+using Take = std::function<std::optional<std::string>(const toml::node&)>;
+
+/// A place for a value: how it is read from a file and how it is written into one.
+struct Setter {
+    Take take;
+    std::function<std::string()> show; ///< as TOML writes it; "" if it is not set
+};
 
 struct Key {
     std::string name;
-    Setter set;
+    Setter setter;
+    std::vector<Key> keys = {}; ///< of a section
 };
 
+using Origins = std::map<std::string, std::string>;
+
+std::string format_place(std::string_view file, const toml::source_region& where) {
+    return std::string(file) + ":" + std::to_string(where.begin.line);
+}
+
+std::string quoted(const std::string& text) {
+    std::string out = "\"";
+    for (const char c : text) {
+        if (c == '"' || c == '\\') {
+            out += '\\';
+        }
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x20 || byte == 0x7f) {
+            static constexpr std::string_view kDigits = "0123456789abcdef";
+            out += "\\u00";
+            out += kDigits[byte >> 4U];
+            out += kDigits[byte & 15U];
+        } else {
+            out += c;
+        }
+    }
+    return out + "\"";
+}
+
+template <class Items, class Format>
+std::string format_list(const Items& items, Format format) {
+    std::string out;
+    for (const auto& item : items) {
+        out += (out.empty() ? "" : ", ") + format(item);
+    }
+    return "[" + out + "]";
+}
+
 Setter set_path(std::string& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         const auto value = node.value<std::string>();
         if (!value || value->empty() || value->front() != '/') {
             return "must be an absolute path in quotes";
@@ -42,20 +83,48 @@ Setter set_path(std::string& target) {
         target = *value;
         return std::nullopt;
     };
+    return {take, [&target] { return quoted(target); }};
 }
 
 Setter set_text(std::string& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         if (!node.is_string()) {
             return "must be text in quotes";
         }
         target = *node.value<std::string>();
         return std::nullopt;
     };
+    return {take, [&target] { return quoted(target); }};
+}
+
+/// One folder or several.
+Setter set_folders(std::vector<std::string>& target) {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
+        std::string one;
+        if (node.is_string() && !set_path(one).take(node)) {
+            target = {one};
+            return std::nullopt;
+        }
+        std::vector<std::string> several;
+        const toml::array* array = node.as_array();
+        for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
+            if (set_path(one).take((*array)[i])) {
+                array = nullptr;
+            } else {
+                several.push_back(one);
+            }
+        }
+        if (array == nullptr || several.empty()) {
+            return "must be an absolute path in quotes, or a list of them";
+        }
+        target = std::move(several);
+        return std::nullopt;
+    };
+    return {take, [&target] { return format_list(target, quoted); }};
 }
 
 Setter set_number(std::uint32_t& target, std::uint32_t least, std::uint32_t most) {
-    return [&target, least, most](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target, least, most](const toml::node& node) -> std::optional<std::string> {
         const auto value = node.is_integer() ? node.value<std::int64_t>() : std::nullopt;
         if (!value || *value < least || *value > most) {
             return "must be a number from " + std::to_string(least) + " to " + std::to_string(most);
@@ -63,6 +132,7 @@ Setter set_number(std::uint32_t& target, std::uint32_t least, std::uint32_t most
         target = static_cast<std::uint32_t>(*value);
         return std::nullopt;
     };
+    return {take, [&target] { return std::to_string(target); }};
 }
 
 std::string format_duration(milliseconds value) {
@@ -75,8 +145,8 @@ std::string format_duration(milliseconds value) {
 /// @param why  why there cannot be more, as the end of the sentence
 Setter
 set_duration(milliseconds& target, milliseconds least, milliseconds most, std::string why = {}) {
-    return [&target, least, most, why = std::move(why)](const toml::node& node
-           ) -> std::optional<std::string> {
+    const auto take = [&target, least, most, why = std::move(why)](const toml::node& node
+                      ) -> std::optional<std::string> {
         const auto written = node.value<std::string>();
         const auto value =
             node.is_string()
@@ -90,6 +160,7 @@ set_duration(milliseconds& target, milliseconds least, milliseconds most, std::s
         target = *value;
         return std::nullopt;
     };
+    return {take, [&target] { return quoted(format_duration(target)); }};
 }
 
 // qemu: docs/qmp.md, States: what the pair does by itself after these.
@@ -100,23 +171,24 @@ constexpr const char* kWhyVerify =
     "the old process waits 30s for the end of the upgrade, no longer";
 
 Setter set_word(std::string& target, std::vector<std::string> words) {
-    return
-        [&target, words = std::move(words)](const toml::node& node) -> std::optional<std::string> {
-            const auto value = node.value<std::string>();
-            if (!value || std::find(words.begin(), words.end(), *value) == words.end()) {
-                std::string list;
-                for (const std::string& word : words) {
-                    list += (list.empty() ? "\"" : ", \"") + word + "\"";
-                }
-                return "must be one of " + list;
+    const auto take = [&target, words = std::move(words)](const toml::node& node
+                      ) -> std::optional<std::string> {
+        const auto value = node.value<std::string>();
+        if (!value || std::find(words.begin(), words.end(), *value) == words.end()) {
+            std::string list;
+            for (const std::string& word : words) {
+                list += (list.empty() ? "\"" : ", \"") + word + "\"";
             }
-            target = *value;
-            return std::nullopt;
-        };
+            return "must be one of " + list;
+        }
+        target = *value;
+        return std::nullopt;
+    };
+    return {take, [&target] { return quoted(target); }};
 }
 
 Setter set_mode(std::uint32_t& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         const auto written = node.value<std::string>();
         std::uint32_t mode = 0;
         const bool is_octal =
@@ -129,10 +201,15 @@ Setter set_mode(std::uint32_t& target) {
         target = mode;
         return std::nullopt;
     };
+    return {take, [&target] {
+                std::array<char, 8> digits{};
+                const auto end = std::to_chars(digits.begin(), digits.end(), target, 8).ptr;
+                return quoted("0" + std::string(digits.begin(), end));
+            }};
 }
 
 Setter set_globs(std::vector<std::string>& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         const toml::array* array = node.as_array();
         std::vector<std::string> globs;
         if (array != nullptr) {
@@ -149,10 +226,11 @@ Setter set_globs(std::vector<std::string>& target) {
         target = std::move(globs);
         return std::nullopt;
     };
+    return {take, [&target] { return format_list(target, quoted); }};
 }
 
 Setter set_names(std::vector<std::string>& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         const toml::array* array = node.as_array();
         std::vector<std::string> names;
         if (array != nullptr) {
@@ -169,14 +247,18 @@ Setter set_names(std::vector<std::string>& target) {
         target = std::move(names);
         return std::nullopt;
     };
+    return {take, [&target] { return format_list(target, quoted); }};
 }
 
 /// Gives each entry of the table to the key of that name.
+///
+/// @param origins  is told where each key was set; null: nobody asks
 std::optional<Failure> read_table(
     std::string_view file,
     const toml::table& table,
     const std::string& section,
-    const std::vector<Key>& keys
+    const std::vector<Key>& keys,
+    Origins* origins
 ) {
     for (const auto& [name, node] : table) {
         const std::string_view given = name.str();
@@ -193,32 +275,40 @@ std::optional<Failure> read_table(
                 name.source(),
                 "unknown key '" + std::string(given) + "'" +
                     (section.empty() ? "" : " in [" + section + "]") + ". " +
-                    did_you_mean(given, names) + "The example qhupd.conf shows all keys."
+                    did_you_mean(given, names) + "The example qhupd.toml shows all keys."
             );
         }
-        if (const auto wish = key->set(node)) {
+        if (const auto wish = key->setter.take(node)) {
             return bad_config(file, node.source(), "'" + std::string(given) + "' " + *wish + ".");
+        }
+        if (origins != nullptr && key->setter.show) {
+            const std::string full = (section.empty() ? "" : section + ".") + key->name;
+            (*origins)[full] = format_place(file, name.source());
         }
     }
     return std::nullopt;
 }
 
+/// What reading one file needs beside the places for its values.
+struct Reading {
+    std::string_view file;
+    Origins& origins;
+    std::optional<Failure> first; ///< what was wrong first in a section
+};
+
 /// A key whose value is a table with keys of its own.
-Key section(
-    std::string_view file, std::string name, std::vector<Key> keys, std::optional<Failure>& first
-) {
-    Setter set = [file, name, keys = std::move(keys), &first](const toml::node& node
-                 ) -> std::optional<std::string> {
+Key section(std::string name, std::vector<Key> keys, Reading& reading) {
+    const auto take = [name, keys, &reading](const toml::node& node) -> std::optional<std::string> {
         const toml::table* table = node.as_table();
         if (table == nullptr) {
             return "must be a section: [" + name + "]";
         }
-        if (!first) {
-            first = read_table(file, *table, name, keys);
+        if (!reading.first) {
+            reading.first = read_table(reading.file, *table, name, keys, &reading.origins);
         }
         return std::nullopt;
     };
-    return Key{std::move(name), std::move(set)};
+    return Key{std::move(name), {take, nullptr}, std::move(keys)};
 }
 
 Result<toml::table> parse_toml(std::string_view text, std::string_view file) {
@@ -236,28 +326,33 @@ Result<toml::table> parse_toml(std::string_view text, std::string_view file) {
 /// A value that may be missing.
 template <class T, class MakeSetter>
 Setter set_optional(std::optional<T>& target, MakeSetter make_setter) {
-    return [&target, make_setter](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target, make_setter](const toml::node& node) -> std::optional<std::string> {
         T value{};
-        auto wish = make_setter(value)(node);
+        auto wish = make_setter(value).take(node);
         if (!wish) {
             target = std::move(value);
         }
         return wish;
     };
+    const auto show = [&target, make_setter] {
+        return target ? make_setter(*target).show() : std::string();
+    };
+    return {take, show};
 }
 
 Setter set_flag(bool& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         if (!node.is_boolean()) {
             return "must be true or false";
         }
         target = *node.value<bool>();
         return std::nullopt;
     };
+    return {take, [&target] { return std::string(target ? "true" : "false"); }};
 }
 
 Setter set_priority(std::int32_t& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         const auto value = node.is_integer() ? node.value<std::int64_t>() : std::nullopt;
         if (!value || *value < -kMostPriority || *value > kMostPriority) {
             return "must be a number from -1000 to 1000";
@@ -265,12 +360,13 @@ Setter set_priority(std::int32_t& target) {
         target = static_cast<std::int32_t>(*value);
         return std::nullopt;
     };
+    return {take, [&target] { return std::to_string(target); }};
 }
 
 Setter set_windows(std::vector<DayWindow>& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         std::vector<std::string> texts;
-        bool is_good = !set_names(texts)(node);
+        bool is_good = !set_names(texts).take(node);
         std::vector<DayWindow> windows;
         for (const std::string& text : texts) {
             const auto window = parse_day_window(text);
@@ -283,12 +379,17 @@ Setter set_windows(std::vector<DayWindow>& target) {
         target = std::move(windows);
         return std::nullopt;
     };
+    return {take, [&target] {
+                return format_list(target, [](const DayWindow& window) {
+                    return quoted(format_day_window(window));
+                });
+            }};
 }
 
 Setter set_command(std::vector<std::string>& target) {
-    return [&target](const toml::node& node) -> std::optional<std::string> {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         std::vector<std::string> words;
-        const bool is_good = !set_names(words)(node);
+        const bool is_good = !set_names(words).take(node);
         if (!is_good || (!words.empty() && words.front().front() != '/')) {
             return "must be a program with its arguments, as [\"/usr/local/bin/check-vm\", "
                    "\"{vm}\"]";
@@ -296,6 +397,7 @@ Setter set_command(std::vector<std::string>& target) {
         target = std::move(words);
         return std::nullopt;
     };
+    return {take, [&target] { return format_list(target, quoted); }};
 }
 
 std::vector<Key> keys_of(PolicyRule& rule) {
@@ -324,10 +426,8 @@ std::vector<Key> keys_of(PolicyRule& rule) {
 }
 
 /// [[policy]], any number of them.
-Key policies(
-    std::string_view file, std::vector<PolicyRule>& target, std::optional<Failure>& first
-) {
-    Setter set = [file, &target, &first](const toml::node& node) -> std::optional<std::string> {
+Key policies(std::vector<PolicyRule>& target, Reading& reading) {
+    const auto take = [&target, &reading](const toml::node& node) -> std::optional<std::string> {
         const toml::array* array = node.as_array();
         if (array == nullptr) {
             return "must be written as [[policy]]";
@@ -338,24 +438,27 @@ Key policies(
                 return "must be written as [[policy]]";
             }
             PolicyRule rule;
-            auto failure = read_table(file, *table, "[policy]", keys_of(rule));
+            rule.origin = format_place(reading.file, entry.source());
+            auto failure = read_table(reading.file, *table, "[policy]", keys_of(rule), nullptr);
             if (!failure && rule.vms.empty()) {
                 failure = bad_config(
-                    file, entry.source(), "[[policy]] must say which 'vms' it is for: [\"*\"]."
+                    reading.file,
+                    entry.source(),
+                    "[[policy]] must say which 'vms' it is for: [\"*\"]."
                 );
             }
             if (failure) {
-                first = first ? first : failure;
+                reading.first = reading.first ? reading.first : failure;
                 return std::nullopt;
             }
             target.push_back(std::move(rule));
         }
         return std::nullopt;
     };
-    return Key{"policy", std::move(set)};
+    return Key{"policy", {take, nullptr}};
 }
 
-std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Failure>& first) {
+std::vector<Key> keys_of(Config& config, Reading& reading) {
     using namespace std::chrono_literals;
     auto& discovery = config.discovery;
     auto& api = config.api;
@@ -363,7 +466,7 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
     auto& deadlines = config.deadlines;
     std::vector<Key> keys{
         {"control_dir", set_path(config.control_dir)},
-        {"releases_dir", set_path(config.releases_dir)},
+        {"releases_dir", set_folders(config.releases_dirs)},
         {"state_dir", set_path(config.state_dir)},
         {"parallel", set_number(config.parallel, 1, 1024)},
         {"pause_slots", set_number(config.pause_slots, 0, 1024)},
@@ -375,29 +478,25 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
         {"trusted_supervisors", set_names(config.trusted_supervisors)},
     };
     keys.push_back(section(
-        file,
         "discovery",
         {{"qmp", set_globs(discovery.qmp)}, {"interval", set_duration(discovery.interval, 1s, 1h)}},
-        first
+        reading
     ));
     keys.push_back(section(
-        file,
         "api",
         {{"socket", set_path(api.socket)},
          {"group", set_text(api.group)},
          {"mode", set_mode(api.mode)},
          {"max_connections", set_number(api.max_connections, 1, 4096)}},
-        first
+        reading
     ));
     keys.push_back(section(
-        file,
         "leases",
         {{"prepared", set_duration(leases.prepared, 5s, 10min)},
          {"frozen", set_duration(leases.frozen, 100ms, 30s)}},
-        first
+        reading
     ));
     keys.push_back(section(
-        file,
         "deadlines",
         {{"probe", set_duration(deadlines.probe, 100ms, 10s)},
          {"prepare", set_duration(deadlines.prepare, 1s, kMostPrepare, kWhyPrepare)},
@@ -405,27 +504,107 @@ std::vector<Key> keys_of(Config& config, std::string_view file, std::optional<Fa
          {"pause_budget", set_duration(deadlines.pause_budget, 10ms, 30s)},
          {"verify", set_duration(deadlines.verify, 100ms, kMostVerify, kWhyVerify)},
          {"request", set_duration(deadlines.request, 1s, 1min)}},
-        first
+        reading
     ));
-    keys.push_back(policies(file, config.policies, first));
+    keys.push_back(policies(config.policies, reading));
     return keys;
 }
 
 } // namespace
 
-Result<Config> parse_config(std::string_view text, std::string_view file) {
-    auto table = parse_toml(text, file);
-    if (table.has_error()) {
-        return table.error();
-    }
+Result<Config> parse_config(const std::vector<ConfigText>& texts) {
     Config config;
-    std::optional<Failure> first;
-    const auto keys = keys_of(config, file, first);
-    const auto failure = read_table(file, *table, "", keys);
-    if (first || failure) {
-        return first ? *first : *failure;
+    for (const ConfigText& each : texts) {
+        const auto table = parse_toml(each.text, each.file);
+        if (table.has_error()) {
+            return table.error();
+        }
+        Reading reading{each.file, config.origins, std::nullopt};
+        const auto keys = keys_of(config, reading);
+        const auto failure = read_table(each.file, *table, "", keys, &config.origins);
+        if (reading.first || failure) {
+            return reading.first ? *reading.first : *failure;
+        }
     }
     return config;
+}
+
+Result<Config> parse_config(std::string_view text, std::string_view file) {
+    return parse_config({ConfigText{std::string(file), std::string(text)}});
+}
+
+std::vector<ConfigValue> describe_config(const Config& config) {
+    Config copy = config;
+    Reading reading{"", copy.origins, std::nullopt};
+    std::vector<ConfigValue> values;
+    const auto add = [&](const std::string& prefix, const Key& key, const std::string& origin) {
+        std::string value = key.setter.show();
+        if (!value.empty()) {
+            values.push_back({prefix + key.name, std::move(value), origin});
+        }
+    };
+    const auto add_from_file = [&](const std::string& prefix, const Key& key) {
+        const auto origin = config.origins.find(prefix + key.name);
+        add(prefix, key, origin == config.origins.end() ? "default" : origin->second);
+    };
+    for (const Key& key : keys_of(copy, reading)) {
+        for (const Key& inner : key.keys) {
+            add_from_file(key.name + ".", inner);
+        }
+        if (key.setter.show) {
+            add_from_file("", key);
+        }
+    }
+    std::size_t number = 0;
+    for (PolicyRule& rule : copy.policies) {
+        const std::string prefix = "policy." + std::to_string(++number) + ".";
+        for (const Key& key : keys_of(rule)) {
+            add(prefix, key, rule.origin);
+        }
+    }
+    return values;
+}
+
+std::string format_config(const Config& config) {
+    std::string out;
+    std::string section;
+    for (const ConfigValue& each : describe_config(config)) {
+        const std::size_t dot = each.key.rfind('.');
+        const std::string in = dot == std::string::npos ? "" : each.key.substr(0, dot);
+        if (in != section) {
+            out += in.starts_with("policy.") ? "\n[[policy]]\n" : "\n[" + in + "]\n";
+            section = in;
+        }
+        const std::string name = dot == std::string::npos ? each.key : each.key.substr(dot + 1);
+        out += name + " = " + each.value + "  # " + each.origin + "\n";
+    }
+    return out;
+}
+
+Reloaded merge_reloaded(const Config& running, Config wanted) {
+    Config was = running;
+    Reloaded result{std::move(wanted), {}};
+    Config& config = result.config;
+    const auto keep = [&](const std::string& key, auto& now, auto& before) {
+        if (now != before) {
+            result.kept.push_back(key);
+            now = std::move(before);
+            const auto origin = was.origins.find(key);
+            config.origins.erase(key);
+            if (origin != was.origins.end()) {
+                config.origins[key] = origin->second;
+            }
+        }
+    };
+    keep("control_dir", config.control_dir, was.control_dir);
+    keep("state_dir", config.state_dir, was.state_dir);
+    keep("parallel", config.parallel, was.parallel);
+    keep("pause_slots", config.pause_slots, was.pause_slots);
+    keep("memory_reserve_mib", config.memory_reserve_mib, was.memory_reserve_mib);
+    keep("api.socket", config.api.socket, was.api.socket);
+    keep("api.group", config.api.group, was.api.group);
+    keep("api.mode", config.api.mode, was.api.mode);
+    return result;
 }
 
 std::uint32_t pause_slots_for(const Config& config, std::size_t cores) noexcept {

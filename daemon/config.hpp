@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The daemon's configuration: its meaning, its defaults and its checks. Pure: text in, struct out.
-// Reading the files is main's business. systemd/qhupd.conf explains each key to operators.
+// Reading the files is config_files' business. systemd/qhupd.toml explains each key to operators.
 #pragma once
 
 #include "common/result.hpp"
@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,10 +20,12 @@ namespace qhup::daemon {
 /// Everything that an operator can set. The defaults are those of an empty file.
 struct Config {
     // --- top level
-    std::string control_dir = "/run/qhupd/vms";         ///< a folder per VM for its control sockets
-    std::string releases_dir = "/etc/qhupd/releases.d"; ///< drop-ins *.toml, one per release
-    std::string state_dir = "/var/lib/qhupd";           ///< what outlives the daemon
-    std::uint32_t parallel = 4;                         ///< VMs in work at once, 1 to 1024
+    std::string control_dir = "/run/qhupd/vms"; ///< a folder per VM for its control sockets
+    /// Of drop-ins *.toml, one per release; a later folder's file replaces one of the same name.
+    std::vector<std::string> releases_dirs = {
+        "/usr/lib/qhupd/releases.d", "/etc/qhupd/releases.d", "/run/qhupd/releases.d"};
+    std::string state_dir = "/var/lib/qhupd"; ///< what outlives the daemon
+    std::uint32_t parallel = 4;               ///< VMs in work at once, 1 to 1024
     std::uint32_t pause_slots = 0; ///< guests paused at once; 0: one per two cores, at least one
     std::uint32_t memory_reserve_mib = 256; ///< of the host, that VMs in work together leave free
     std::uint32_t kept_binaries = 8;        ///< old binaries kept for the way back, 0 to 64
@@ -63,15 +66,48 @@ struct Config {
         std::chrono::milliseconds request{10'000}; ///< a client must have sent its request
     } deadlines;
 
-    std::vector<PolicyRule> policies; ///< [[policy]], in the order of the file
+    std::vector<PolicyRule> policies; ///< [[policy]], in the order of the files
+
+    /// Where each key that a file sets was set last: "api.socket" -> "FILE:LINE". Others have their
+    /// default.
+    std::map<std::string, std::string> origins;
 };
 
-/// The configuration in this text.
+/// A file of the configuration that was read.
+struct ConfigText {
+    std::string file; ///< its name, for messages
+    std::string text; ///< all of it
+};
+
+/// One key as it holds, for people.
+struct ConfigValue {
+    std::string key;    ///< "parallel", "api.socket"; of policies "policy.1.vms", counted from 1
+    std::string value;  ///< as TOML writes it
+    std::string origin; ///< "FILE:LINE" (of a policy: where it begins), or "default"
+};
+
+/// The configuration in these texts. A later one replaces the keys that it sets, and adds its
+/// policies to those before.
 ///
-/// @param file  name for messages
 /// Errors: syntax, unknown key, wrong type, value out of range. The message starts with
 ///         "FILE:LINE: ", and names the nearest known key.
+Result<Config> parse_config(const std::vector<ConfigText>& texts);
+
+/// The configuration in one text. @param file  name for messages
 Result<Config> parse_config(std::string_view text, std::string_view file);
+
+/// Every key with its value and where it comes from, in the order of the example.
+std::vector<ConfigValue> describe_config(const Config& config);
+
+/// The same as a file that says the same, each line with its origin in a comment.
+std::string format_config(const Config& config);
+
+/// What a running daemon can take of a new configuration.
+struct Reloaded {
+    Config config;                 ///< the new one, but with what cannot change as it was
+    std::vector<std::string> kept; ///< the keys for which that holds: they need a restart
+};
+Reloaded merge_reloaded(const Config& running, Config wanted);
 
 /// The number of guests that may be paused at once on a host with so many cores.
 std::uint32_t pause_slots_for(const Config& config, std::size_t cores) noexcept;

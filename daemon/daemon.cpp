@@ -7,6 +7,7 @@
 #include "common/version.hpp"
 #include "daemon/api_handlers.hpp"
 #include "daemon/api_server.hpp"
+#include "daemon/config_check.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/systemd_notify.hpp"
 #include "daemon/upgrade_runs.hpp"
@@ -40,19 +41,21 @@ constexpr int kThreads = 1;
 /// Everything that lives as long as the daemon. Members are destroyed from below.
 class Daemon {
 public:
-    Daemon(const Config& config, std::string fault)
+    Daemon(const Config& config, ConfigSource source, std::string fault)
         : config_(config),
+          source_(std::move(source)),
           home_(asio::make_strand(context_)),
           disk_(2),
           work_(home_),
           service_(home_),
           main_(home_),
           registry_(context_, home_, disk_, work_, config_),
-          shelf_(config_.releases_dir, disk_),
+          shelf_(config_.releases_dirs, disk_),
           runs_(context_, home_, disk_, work_, registry_, shelf_, config_, std::move(fault)),
           handlers_(registry_, shelf_, runs_),
           server_(home_, service_, handlers_, config_),
-          signals_(home_, SIGTERM, SIGINT) {}
+          signals_(home_, SIGTERM, SIGINT),
+          reloads_(home_, SIGHUP) {}
     Daemon(const Daemon&) = delete;
     Daemon& operator=(const Daemon&) = delete;
 
@@ -83,6 +86,8 @@ private:
         service_.spawn("accept", server_.run_accept());
         service_.spawn("rescans", registry_.run_rescans());
         service_.spawn("status", run_status());
+        service_.spawn("watchdog", run_watchdog());
+        service_.spawn("reloads", run_reloads());
         tell_systemd("READY=1\n" + status_line());
         log().info("qhupd {} serves on {}", kVersion, config_.api.socket);
         const auto [error, signal] = co_await signals_.async_wait(use_result);
@@ -91,6 +96,7 @@ private:
     }
 
     awaitable<void> stop() {
+        reloads_.cancel();
         tell_systemd("STOPPING=1\nSTATUS=Finishing what is in its pause");
         handlers_.request_stop();
         server_.request_stop();
@@ -106,9 +112,16 @@ private:
 
     std::string status_line() const {
         const std::size_t vms = registry_.names().size();
-        const std::size_t running = runs_.running();
-        return "STATUS=" + std::to_string(vms) + (vms == 1 ? " VM, " : " VMs, ") +
-               std::to_string(running) + (running == 1 ? " run" : " runs") + " in progress";
+        const auto progress = runs_.in_progress();
+        std::string line = "STATUS=" + std::to_string(vms) + (vms == 1 ? " VM, " : " VMs, ") +
+                           std::to_string(progress.runs) + (progress.runs == 1 ? " run" : " runs") +
+                           " in progress";
+        if (progress.vms > 0) {
+            line += ": " + std::to_string(progress.done) + " of " + std::to_string(progress.vms) +
+                    (progress.vms == 1 ? " VM done" : " VMs done");
+        }
+        return bad_config_.empty() ? line
+                                   : line + "; the configuration was not reloaded: " + bad_config_;
     }
 
     awaitable<void> run_status() {
@@ -124,6 +137,59 @@ private:
         }
     }
 
+    /// As often as the unit's WatchdogSec asks for, and only while this loop turns.
+    static awaitable<void> run_watchdog() {
+        const auto interval = watchdog_interval();
+        for (bool is_stopped = !interval; !is_stopped;) {
+            tell_systemd("WATCHDOG=1");
+            const auto slept = co_await sleep_until(Deadline::in(*interval));
+            is_stopped = slept.has_error();
+        }
+    }
+
+    awaitable<void> run_reloads() {
+        for (bool is_stopped = false; !is_stopped;) {
+            const auto [error, signal] = co_await reloads_.async_wait(use_result);
+            (void)signal;
+            const bool is_cancelled = co_await was_cancelled();
+            is_stopped = error || is_cancelled;
+            if (!is_stopped) {
+                tell_systemd(reloading_line());
+                co_await reload();
+                tell_systemd("READY=1\n" + status_line());
+            }
+        }
+    }
+
+    /// Takes the configuration as it is on disk now, or keeps the one that holds.
+    awaitable<void> reload() {
+        auto work = [source = source_]() -> Result<Config> {
+            auto loaded = load_config(source);
+            const auto mistakes =
+                loaded.has_value() ? find_config_mistakes(*loaded) : std::vector<std::string>();
+            if (!mistakes.empty()) {
+                return make_failure(Errc::invalid_argument, mistakes.front());
+            }
+            return loaded;
+        };
+        auto loaded = co_await blocking(disk_, std::move(work));
+        if (loaded.has_error()) {
+            bad_config_ = to_text(loaded.error());
+            log().error("the configuration stays as it was: {}", bad_config_);
+            co_return;
+        }
+        bad_config_.clear();
+        Reloaded reloaded = merge_reloaded(config_, std::move(*loaded));
+        for (const std::string& key : reloaded.kept) {
+            log().warn("{} stays as it was until qhupd is restarted", key);
+        }
+        config_ = std::move(reloaded.config);
+        registry_.use(config_);
+        shelf_.look_in(config_.releases_dirs);
+        ignore(setup_log(config_.log_level), "it was checked");
+        log().info("the configuration was reloaded");
+    }
+
     static void tell_systemd(const std::string& assignments) {
         const auto told = notify_systemd(assignments);
         if (told.has_error()) {
@@ -131,7 +197,9 @@ private:
         }
     }
 
-    Config config_;
+    Config config_; // the parts below refer to it; changed on home_ only
+    ConfigSource source_;
+    std::string bad_config_; // why the last reload changed nothing; "": it did
     asio::io_context context_;
     Strand home_;
     asio::thread_pool disk_;
@@ -144,6 +212,7 @@ private:
     ApiHandlers handlers_;
     ApiServer server_;
     asio::signal_set signals_;
+    asio::signal_set reloads_;
     int status_ = 0;
 };
 
@@ -158,7 +227,7 @@ void raise_descriptor_limit() {
 
 } // namespace
 
-int run_daemon(const Config& config, std::string fault) {
+int run_daemon(const Config& config, ConfigSource source, std::string fault) {
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN); // a limit for files is an error of the journal, not our end
     raise_descriptor_limit();
@@ -171,16 +240,16 @@ int run_daemon(const Config& config, std::string fault) {
             return kConfigurationError;
         }
     }
-    std::error_code ignored;
-    if (!fs::is_directory(config.releases_dir, ignored)) {
+    for (const std::string& mistake : find_config_mistakes(config)) {
         // why: not a reason to stay away from pairs that a daemon before us left.
-        log().warn("there is no folder {}, so there is no release", config.releases_dir);
+        log().warn("{}", mistake);
     }
+    std::error_code ignored;
     // why: QEMU's user must get through to its own folder, and see no other one.
     fs::permissions(config.control_dir, fs::perms(0711), ignored);
     // why: the same for a kept binary, whose loader reads its libraries as QEMU's user.
     fs::permissions(config.state_dir, fs::perms(0711), ignored);
-    Daemon daemon(config, std::move(fault));
+    Daemon daemon(config, std::move(source), std::move(fault));
     return daemon.run();
 }
 

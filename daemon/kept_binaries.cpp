@@ -103,7 +103,7 @@ awaitable<void> KeptBinaries::keep(VmView vm, std::string build_id, std::set<std
     const bool has_room = co_await make_room(std::move(needed));
     if (!has_room) {
         keeping_[build_id] = "The binary that it came from is not kept, since kept_binaries in "
-                             "qhupd.conf allows no more of them";
+                             "qhupd.toml allows no more of them";
         co_return;
     }
     upgrade::KeepRequest request{

@@ -3,8 +3,8 @@
 // qhupd: reads the configuration and starts the daemon.
 #include "common/log.hpp"
 #include "common/version.hpp"
-#include "daemon/api_server.hpp"
-#include "daemon/config.hpp"
+#include "daemon/config_check.hpp"
+#include "daemon/config_files.hpp"
 #include "daemon/daemon.hpp"
 #include "daemon/fault_points.hpp"
 #include "upgrade-engine/blockers.hpp"
@@ -14,10 +14,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -25,25 +23,30 @@ using namespace qhup;
 
 constexpr int kUsageError = 64;
 constexpr int kConfigurationError = 78;
-constexpr const char* kDefaultConfig = "/etc/qhupd/qhupd.conf";
-constexpr const char* kHelp = "Usage: qhupd [--config FILE] [--check-config] [--version]\n"
-                              "\n"
-                              "Upgrades the QEMU of running VMs. Steered with qhupd-ctl.\n"
-                              "\n"
-                              "  --config FILE   configuration (default /etc/qhupd/qhupd.conf;\n"
-                              "                  if that is missing, the built-in defaults)\n"
-                              "  --check-config  say what is wrong with it and exit\n"
-                              "  --version       print the version and exit\n"
-                              "  --list-blockers print the classes of its blockers, with remedies\n"
-                              "  --list-faults   print the fault points, which are for tests\n"
-                              "  --fault POINT   end as if killed at this point\n"
-                              "\n"
-                              "Exit status: 0 stopped, 1 failure, 64 usage, 78 configuration\n";
+constexpr const char* kHelp =
+    "Usage: qhupd [--config FILE] [--check-config] [--print-config] [--version]\n"
+    "\n"
+    "Upgrades the QEMU of running VMs. Steered with qhupd-ctl.\n"
+    "\n"
+    "  --config FILE   configuration: only this file. Without it qhupd.toml and\n"
+    "                  qhupd.toml.d/*.toml in /usr/lib/qhupd, /etc/qhupd and /run/qhupd, as far\n"
+    "                  as they are there; the later ones count more\n"
+    "  --root DIR      look for these folders below DIR\n"
+    "  --check-config  say what is wrong with it, and with the releases, and exit\n"
+    "  --check-reload  say whether a running qhupd would take it, and exit\n"
+    "  --print-config  print every key with its value and where it was set, and exit\n"
+    "  --version       print the version and exit\n"
+    "  --list-blockers print the classes of its blockers, with remedies\n"
+    "  --list-faults   print the fault points, which are for tests\n"
+    "  --fault POINT   end as if killed at this point\n"
+    "\n"
+    "Exit status: 0 stopped, 1 failure, 64 usage, 78 configuration\n";
+
+enum class Work { serve, check_config, check_reload, print_config };
 
 struct Arguments {
-    std::string config = kDefaultConfig;
-    bool is_config_named = false;
-    bool only_checks = false;
+    daemon::ConfigSource source;
+    Work work = Work::serve;
     std::string fault;    ///< fault point to die at; "" for none
     int exit_status = -1; ///< not negative: exit now
 };
@@ -51,7 +54,10 @@ struct Arguments {
 Arguments parse_arguments(int argc, char** argv) {
     static const option kOptions[] = {
         {"config", required_argument, nullptr, 'c'},
+        {"root", required_argument, nullptr, 'r'},
         {"check-config", no_argument, nullptr, 'C'},
+        {"check-reload", no_argument, nullptr, 'R'},
+        {"print-config", no_argument, nullptr, 'P'},
         {"version", no_argument, nullptr, 'V'},
         {"list-blockers", no_argument, nullptr, 'B'},
         {"list-faults", no_argument, nullptr, 'L'},
@@ -62,11 +68,11 @@ Arguments parse_arguments(int argc, char** argv) {
     Arguments arguments;
     for (int chosen = 0; (chosen = ::getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
         switch (chosen) {
-        case 'c':
-            arguments.config = optarg;
-            arguments.is_config_named = true;
-            break;
-        case 'C': arguments.only_checks = true; break;
+        case 'c': arguments.source.file = optarg; break;
+        case 'r': arguments.source.root = optarg; break;
+        case 'C': arguments.work = Work::check_config; break;
+        case 'R': arguments.work = Work::check_reload; break;
+        case 'P': arguments.work = Work::print_config; break;
         case 'V':
             std::printf("qhupd %s\n", std::string(kVersion).c_str());
             arguments.exit_status = 0;
@@ -107,52 +113,21 @@ Arguments parse_arguments(int argc, char** argv) {
     return arguments;
 }
 
-Result<daemon::Config> load_config(const Arguments& arguments) {
-    std::error_code ignored;
-    if (std::filesystem::is_directory(arguments.config, ignored)) {
-        return make_failure(
-            Errc::invalid_argument, arguments.config + ": is a folder; name a file in it."
-        );
+/// Says what is wrong beyond the files themselves. @return the exit status
+int check_config(const daemon::Config& config, bool with_releases) {
+    std::vector<std::string> mistakes = daemon::find_config_mistakes(config);
+    if (with_releases) {
+        for (std::string& mistake : daemon::find_release_mistakes(config)) {
+            mistakes.push_back(std::move(mistake));
+        }
     }
-    std::ifstream file(arguments.config, std::ios::binary);
-    if (!file && !arguments.is_config_named) {
-        return daemon::Config();
+    for (const std::string& mistake : mistakes) {
+        std::fprintf(stderr, "%s\n", mistake.c_str());
     }
-    if (!file) {
-        return make_failure(Errc::not_found, arguments.config + ": cannot be opened.");
-    }
-    const std::string text(
-        (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
-    );
-    return daemon::parse_config(text, arguments.config);
-}
-
-/// Says what is wrong beyond the file itself. @return the exit status
-int check_config(const Arguments& arguments, const daemon::Config& config) {
-    const auto group = daemon::check_group(config.api.group);
-    if (group.has_error()) {
-        std::fprintf(stderr, "%s.\n", to_text(group.error()).c_str());
-    }
-    std::error_code error;
-    const bool has_releases = std::filesystem::is_directory(config.releases_dir, error);
-    if (!has_releases) {
-        std::fprintf(
-            stderr,
-            "the folder %s, which releases_dir names, cannot be used%s%s, so there is no release. "
-            "Make it.\n",
-            config.releases_dir.c_str(),
-            error ? ": " : "",
-            error ? error.message().c_str() : ""
-        );
-    }
-    if (group.has_error() || !has_releases) {
+    if (!mistakes.empty()) {
         return kConfigurationError;
     }
-    const bool is_there = std::filesystem::exists(arguments.config, error);
-    std::printf(
-        is_there ? "%s: good\n" : "%s: is not there, the built-in defaults are used: good\n",
-        arguments.config.c_str()
-    );
+    std::printf("the configuration is good\n");
     return 0;
 }
 
@@ -161,19 +136,22 @@ int run(int argc, char** argv) {
     if (arguments.exit_status >= 0) {
         return arguments.exit_status;
     }
-    const auto config = load_config(arguments);
+    const auto config = daemon::load_config(arguments.source);
     if (config.has_error()) {
         std::fprintf(stderr, "%s\n", to_text(config.error()).c_str());
         return kConfigurationError;
     }
-    if (arguments.only_checks) {
-        return check_config(arguments, *config);
+    switch (arguments.work) {
+    case Work::check_config: return check_config(*config, true);
+    case Work::check_reload: return check_config(*config, false);
+    case Work::print_config: std::fputs(daemon::format_config(*config).c_str(), stdout); return 0;
+    case Work::serve: break;
     }
     if (const auto logging = setup_log(config->log_level); logging.has_error()) {
         std::fprintf(stderr, "%s\n", to_text(logging.error()).c_str());
         return kConfigurationError;
     }
-    return daemon::run_daemon(*config, arguments.fault);
+    return daemon::run_daemon(*config, arguments.source, arguments.fault);
 }
 
 } // namespace

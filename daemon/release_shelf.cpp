@@ -3,73 +3,21 @@
 
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
+#include "daemon/release_files.hpp"
 #include "upgrade-engine/binary_probe.hpp"
 
 #include <sys/stat.h>
 #include <sys/types.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <utility>
 
 namespace qhup::daemon {
 namespace {
 
-namespace fs = std::filesystem;
-using upgrade::Errc;
 using upgrade::PinnedBinary;
 using upgrade::Release;
-
-constexpr std::uintmax_t kMaxDropInBytes = 64U * 1024U;
-
-/// The drop-ins in the folder, by name. A folder that is missing holds none.
-std::vector<fs::path> find_drop_ins(const std::string& folder) {
-    std::vector<fs::path> paths;
-    std::error_code error;
-    for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-        if (it->path().extension() == ".toml") {
-            paths.push_back(it->path());
-        }
-    }
-    std::sort(paths.begin(), paths.end());
-    return paths;
-}
-
-/// Who can write a drop-in decides what runs under every VM.
-Result<void> check_owner(const fs::path& path) {
-    struct stat facts {};
-    if (::lstat(path.c_str(), &facts) != 0) {
-        return make_system_failure(errno, "looking at " + path.string());
-    }
-    const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid();
-    if (!S_ISREG(facts.st_mode) || !is_ours || (facts.st_mode & 0022U) != 0) {
-        return make_failure(
-            Errc::release_invalid,
-            path.string() + " must be a file of root's that nobody else may write"
-        );
-    }
-    return {};
-}
-
-Result<Release> read_drop_in(const fs::path& path) {
-    const auto checked = check_owner(path);
-    if (checked.has_error()) {
-        return checked.error();
-    }
-    std::error_code error;
-    const auto size = fs::file_size(path, error);
-    std::ifstream file(path, std::ios::binary);
-    if (error || !file || size > kMaxDropInBytes) {
-        return make_failure(Errc::release_invalid, path.string() + " cannot be read");
-    }
-    const std::string text(
-        (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
-    );
-    return with_context(upgrade::parse_release(text, path.stem().string()), path.string());
-}
 
 bool is_same_release(const Release& a, const Release& b) {
     return a.name == b.name && a.path == b.path && a.sha256 == b.sha256 && a.version == b.version &&
@@ -85,15 +33,20 @@ bool is_still_there(const PinnedBinary& binary) {
 
 } // namespace
 
-ReleaseShelf::ReleaseShelf(std::string folder, asio::thread_pool& disk)
-    : folder_(std::move(folder)), disk_(disk) {}
+ReleaseShelf::ReleaseShelf(std::vector<std::string> folders, asio::thread_pool& disk)
+    : folders_(std::move(folders)), disk_(disk) {}
 
-ReleaseShelf::Shelf ReleaseShelf::load(const std::string& folder, const Pinned& before) {
+void ReleaseShelf::look_in(std::vector<std::string> folders) {
+    folders_ = std::move(folders);
+}
+
+ReleaseShelf::Shelf
+ReleaseShelf::load(const std::vector<std::string>& folders, const Pinned& before) {
     Shelf shelf;
-    for (const fs::path& path : find_drop_ins(folder)) {
-        auto release = read_drop_in(path);
+    for (ReleaseFile& file : read_release_files(folders)) {
+        auto& release = file.release;
         if (release.has_error()) {
-            shelf.items.push_back({path.stem().string(), {}, release.error(), {}});
+            shelf.items.push_back({file.name, {}, release.error(), {}});
             continue;
         }
         const std::string name = release->name.text();
@@ -115,7 +68,7 @@ ReleaseShelf::Shelf ReleaseShelf::load(const std::string& folder, const Pinned& 
 }
 
 awaitable<std::vector<ReleaseShelf::Item>> ReleaseShelf::reload() {
-    auto work = [folder = folder_, before = pinned_] { return load(folder, before); };
+    auto work = [folders = folders_, before = pinned_] { return load(folders, before); };
     Shelf shelf = co_await blocking(disk_, std::move(work));
     pinned_ = std::move(shelf.pinned);
     keys_ = std::move(shelf.keys);

@@ -19,9 +19,12 @@ namespace qhup::daemon {
 /// Thread: the daemon's home strand.
 class ReleaseShelf {
 public:
-    /// @param folder  of the drop-ins *.toml
-    /// @param disk    a pool for blocking calls
-    ReleaseShelf(std::string folder, asio::thread_pool& disk);
+    /// @param folders  of the drop-ins *.toml; see read_release_files()
+    /// @param disk     a pool for blocking calls
+    ReleaseShelf(std::vector<std::string> folders, asio::thread_pool& disk);
+
+    /// From now on the drop-ins are those of these folders.
+    void look_in(std::vector<std::string> folders);
 
     /// All releases, by name, as they are on disk now. A drop-in that cannot be used is listed with
     /// the reason.
@@ -69,10 +72,10 @@ private:
         Keys keys;               // of the catalog, by release name
     };
 
-    static Shelf load(const std::string& folder, const Pinned& before);
+    static Shelf load(const std::vector<std::string>& folders, const Pinned& before);
     [[nodiscard]] awaitable<std::vector<Item>> reload();
 
-    std::string folder_;
+    std::vector<std::string> folders_;
     asio::thread_pool& disk_;
     Pinned pinned_;
     Keys keys_;

@@ -60,6 +60,20 @@ std::size_t RunBook::running() const noexcept {
     }));
 }
 
+RunBook::InProgress RunBook::in_progress() const noexcept {
+    InProgress progress;
+    for (const auto& [id, run] : runs_) {
+        if (run->view.state == "running") {
+            ++progress.runs;
+            for (const RunVmView& vm : run->view.vms) {
+                ++progress.vms;
+                progress.done += vm.outcome.empty() ? 0U : 1U;
+            }
+        }
+    }
+    return progress;
+}
+
 bool RunBook::is_recovering() const noexcept {
     return std::any_of(runs_.begin(), runs_.end(), [](const auto& run) {
         return run.second->view.state == "running" && run.second->view.kind == "recovery";

@@ -36,6 +36,15 @@ public:
     RunHistory history() const;                                 ///< newest first; use at once
 
     std::size_t running() const noexcept;
+
+    /// How far the runs that are in progress are, together.
+    struct InProgress {
+        std::size_t runs = 0; ///< in progress
+        std::size_t vms = 0;  ///< in these
+        std::size_t done = 0; ///< of them, whose outcome is known
+    };
+    InProgress in_progress() const noexcept;
+
     bool is_recovering() const noexcept;
 
     /// No further VM of the run is begun. It is in the journal before the ends of its VMs are.

@@ -5,6 +5,9 @@
 
 #include "common/result.hpp"
 
+#include <chrono>
+#include <optional>
+#include <string>
 #include <string_view>
 
 namespace qhup::daemon {
@@ -15,5 +18,12 @@ namespace qhup::daemon {
 /// Thread:   any, but not while the environment changes
 /// Blocking: no; a full socket is an error
 Result<void> notify_systemd(std::string_view assignments);
+
+/// How often to say WATCHDOG=1: three times in the time that WatchdogSec= of the unit allows.
+/// @return  nothing if systemd does not watch this process
+std::optional<std::chrono::milliseconds> watchdog_interval();
+
+/// What says that the configuration is being read again.
+std::string reloading_line();
 
 } // namespace qhup::daemon

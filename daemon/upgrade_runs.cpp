@@ -66,6 +66,10 @@ std::size_t UpgradeRuns::running() const noexcept {
     return book_.running();
 }
 
+UpgradeRuns::InProgress UpgradeRuns::in_progress() const noexcept {
+    return book_.in_progress();
+}
+
 bool UpgradeRuns::is_recovering() const noexcept {
     return book_.is_recovering();
 }

@@ -124,6 +124,9 @@ public:
     /// Counts for the status line.
     std::size_t running() const noexcept;
 
+    using InProgress = RunBook::InProgress;
+    [[nodiscard]] InProgress in_progress() const noexcept;
+
 private:
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
     [[nodiscard]] awaitable<std::optional<std::variant<Started, Problem>>>

@@ -35,6 +35,7 @@ struct PolicyRule {
     std::optional<std::chrono::milliseconds> probe_limit;  ///< 100 ms to 10 s
     std::optional<std::string> after_failed_verify;        ///< report or revert
     std::optional<std::vector<DayWindow>> window; ///< when upgrades may begin; empty: always
+    std::string origin = {};                      ///< "FILE:LINE" where the rule begins
 };
 
 /// What holds for one VM.

@@ -71,6 +71,11 @@ VmRegistry::VmRegistry(
 
 VmRegistry::~VmRegistry() = default;
 
+void VmRegistry::use(const Config& config) {
+    discovery_ = config.discovery;
+    probe_deadline_ = config.deadlines.probe;
+}
+
 awaitable<void> VmRegistry::rescan() {
     const std::vector<std::string> patterns = discovery_.qmp;
     auto search = [patterns] { return find_sockets(patterns); };

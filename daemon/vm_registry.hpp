@@ -50,6 +50,9 @@ public:
     VmRegistry& operator=(const VmRegistry&) = delete;
     ~VmRegistry();
 
+    /// From now on this configuration holds, as far as it is about finding VMs.
+    void use(const Config& config);
+
     /// Looks for sockets and asks every VM that is in no run, all at once.
     ///
     /// Returns when all have answered that answered the last time; the others get a short grace,

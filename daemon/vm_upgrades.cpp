@@ -138,7 +138,7 @@ awaitable<void> VmUpgrades::run_vm(
             run->facts_of(index),
             wire_code_of(folder.error().code),
             to_text(folder.error()),
-            "Look at control_dir in qhupd.conf."
+            "Look at control_dir in qhupd.toml."
         );
         co_await book_.end_vm(run, index, std::move(refused));
         co_return;

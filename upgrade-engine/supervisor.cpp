@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, 6> kHarmlessScopes{
     "init.scope",
 };
 
-constexpr std::string_view kTrust = ", or name it in trusted_supervisors of qhupd.conf if it does";
+constexpr std::string_view kTrust = ", or name it in trusted_supervisors of qhupd.toml if it does";
 
 bool is_unit(std::string_view name) {
     return name.ends_with(".service") || name.ends_with(".scope");
@@ -135,7 +135,7 @@ std::optional<std::string> judge_supervision(
     if (supervision.is_in_container && !is_trusted("container", trusted)) {
         return "The VM runs in a container, whose manager may end it together with the old "
                "process; run the VM outside of it, or name \"container\" in trusted_supervisors "
-               "of qhupd.conf if its manager follows the new process.";
+               "of qhupd.toml if its manager follows the new process.";
     }
     if (supervision.unit.empty() || is_trusted(supervision.unit, trusted)) {
         return std::nullopt;

@@ -30,7 +30,7 @@ struct Scenario {
     std::vector<std::string> marks;
     std::function<void(FakeVmOptions&)> set_up;
     std::function<void(Host&)> act; ///< while the upgrade goes on
-    const char* config = "";        ///< more lines of qhupd.conf
+    const char* config = "";        ///< more lines of qhupd.toml
     const char* command = "upgrade";
 };
 

@@ -10,13 +10,13 @@ using fuzz::require;
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const std::string_view text = fuzz::text_of(data, size);
-    const Result<daemon::Config> config = daemon::parse_config(text, "qhupd.conf");
+    const Result<daemon::Config> config = daemon::parse_config(text, "qhupd.toml");
     if (config.has_value()) {
         require(config->parallel > 0, "somebody may work");
         require(daemon::pause_slots_for(*config, 4) > 0, "somebody may be paused");
         require(config->deadlines.pause_budget.count() > 0, "a pause has a budget");
     } else {
-        require(config.error().message.starts_with("qhupd.conf"), "a mistake has its place");
+        require(config.error().message.starts_with("qhupd.toml"), "a mistake has its place");
     }
     const auto release = upgrade::parse_release(text, "some");
     if (release.has_value()) {

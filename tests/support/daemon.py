@@ -48,7 +48,7 @@ class Daemon:
         for name, release in (releases or {}).items():
             self.add_release(name, release)
         globs = vms or [f"{folder_of_tests()}/{PREFIX}{os.getpid()}-*/qmp.sock"]
-        self.config = self.folder / "qhupd.conf"
+        self.config = self.folder / "qhupd.toml"
         self.config.write_text(
             f'control_dir = "{self.folder}/control"\nreleases_dir = "{self.releases_dir}"\n'
             f'state_dir = "{self.folder}/state"\nlog_level = "debug"\n'

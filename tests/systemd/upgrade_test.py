@@ -62,7 +62,7 @@ class UnderSystemd(unittest.TestCase):
             box.install(find_program(program), f"{folder}/{program}")
         for unit in ("qhupd.service", "qhup-vm@.service"):
             box.install(ROOT / "systemd" / unit, f"/etc/systemd/system/{unit}")
-        box.write("/etc/qhupd/qhupd.conf", CONFIG.format(shared=box.shared))
+        box.write("/etc/qhupd/qhupd.toml", CONFIG.format(shared=box.shared))
         for base, binary in qemus.items():
             box.write(f"/etc/qhupd/releases.d/qemu-{base}.toml", f'path = "{binary}"\n')
         box.systemctl("daemon-reload")
@@ -205,7 +205,7 @@ class UnderSystemd(unittest.TestCase):
         said = self.upgrade(vm, "10.0", status=6)
         self.assertIn("trusted_supervisors", said["blockers"][0]["reason"])
         config = CONFIG.format(shared=self.box.shared)
-        self.box.write("/etc/qhupd/qhupd.conf", f'trusted_supervisors = ["machine-qemu-*.scope"]\n{config}')
+        self.box.write("/etc/qhupd/qhupd.toml", f'trusted_supervisors = ["machine-qemu-*.scope"]\n{config}')
         self.box.systemctl("restart", "qhupd.service")
         self.upgrade(vm, "10.0")
         vm.check()

@@ -253,7 +253,7 @@ TEST_CASE("a problem says what is true and what to do", "[ctl][render]") {
 }
 
 TEST_CASE("empty lists say what to do", "[ctl][render]") {
-    CHECK(render_vms({}).find("qhupd.conf") != std::string::npos);
+    CHECK(render_vms({}).find("qhupd.toml") != std::string::npos);
     CHECK(render_releases({}).find("releases_dir") != std::string::npos);
     CHECK_FALSE(render_runs({}).empty());
 }

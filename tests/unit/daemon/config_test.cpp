@@ -12,30 +12,30 @@ using namespace std::chrono_literals;
 namespace {
 
 std::string message_of(std::string_view text) {
-    const auto config = parse_config(text, "qhupd.conf");
+    const auto config = parse_config(text, "qhupd.toml");
     return config.has_error() ? config.error().message : "no error";
 }
 
 } // namespace
 
 TEST_CASE("an empty file is the default configuration", "[daemon][config]") {
-    const auto config = parse_config("", "qhupd.conf");
+    const auto config = parse_config("", "qhupd.toml");
     REQUIRE(config.has_value());
     CHECK(config->parallel == 4);
     CHECK(config->discovery.qmp == std::vector<std::string>{"/run/qhup-vm/*/qmp"});
 }
 
 TEST_CASE("every key of the example file has its default value", "[daemon][config]") {
-    std::ifstream file(QHUP_SOURCE_DIR "/systemd/qhupd.conf");
+    std::ifstream file(QHUP_SOURCE_DIR "/systemd/qhupd.toml");
     const std::string text(
         (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
     );
-    const auto config = parse_config(text, "qhupd.conf");
+    const auto config = parse_config(text, "qhupd.toml");
     INFO((config.has_error() ? config.error().message : ""));
     REQUIRE(config.has_value());
     const Config defaults;
     CHECK(config->control_dir == defaults.control_dir);
-    CHECK(config->releases_dir == defaults.releases_dir);
+    CHECK(config->releases_dirs == defaults.releases_dirs);
     CHECK(config->state_dir == defaults.state_dir);
     CHECK(config->parallel == defaults.parallel);
     CHECK(config->pause_slots == defaults.pause_slots);
@@ -61,7 +61,7 @@ TEST_CASE("values of every kind are read", "[daemon][config]") {
     const auto config = parse_config(
         "parallel = 9\nlog_level = \"debug\"\n[discovery]\nqmp = [\"/a/*\", \"/b\"]\n"
         "[api]\nmode = \"0600\"\n[leases]\nfrozen = \"500ms\"\n[deadlines]\nprepare = \"15s\"\n",
-        "qhupd.conf"
+        "qhupd.toml"
     );
     REQUIRE(config.has_value());
     CHECK(config->parallel == 9);
@@ -72,11 +72,11 @@ TEST_CASE("values of every kind are read", "[daemon][config]") {
 }
 
 TEST_CASE("an unknown key is named with file, line and the nearest known key", "[daemon][config]") {
-    CHECK(message_of("\n\nparalel = 3\n").rfind("qhupd.conf:3: unknown key 'paralel'", 0) == 0);
+    CHECK(message_of("\n\nparalel = 3\n").rfind("qhupd.toml:3: unknown key 'paralel'", 0) == 0);
     CHECK(message_of("paralel = 3").find("Did you mean 'parallel'?") != std::string::npos);
     CHECK(message_of("[deadlines]\nprob = \"1s\"").find("in [deadlines]") != std::string::npos);
     CHECK(message_of("[deadlines]\nprob = \"1s\"").find("'probe'") != std::string::npos);
-    CHECK(message_of("[api]\nsocket = \"/a\"\n[leasse]\n").rfind("qhupd.conf:3:", 0) == 0);
+    CHECK(message_of("[api]\nsocket = \"/a\"\n[leasse]\n").rfind("qhupd.toml:3:", 0) == 0);
 }
 
 TEST_CASE("a bad value is named with file, line and what it must be", "[daemon][config]") {
@@ -101,13 +101,13 @@ TEST_CASE("a bad value is named with file, line and what it must be", "[daemon][
     );
     const std::string message = message_of(bad);
     INFO(message);
-    CHECK(message.rfind("qhupd.conf:", 0) == 0);
+    CHECK(message.rfind("qhupd.toml:", 0) == 0);
     CHECK(message.find("must be") != std::string::npos);
 }
 
 TEST_CASE("a time that QEMU would not wait for is refused with the reason", "[daemon][config]") {
     const std::string verify = message_of("[deadlines]\nverify = \"11s\"");
-    CHECK(verify.find("qhupd.conf:2: 'verify' must be") == 0);
+    CHECK(verify.find("qhupd.toml:2: 'verify' must be") == 0);
     CHECK(verify.find("to \"10s\"") != std::string::npos);
     CHECK(verify.find("the old process waits 30s") != std::string::npos);
     const std::string prepare = message_of("[deadlines]\nprepare = \"21s\"");
@@ -124,7 +124,7 @@ TEST_CASE("policies are read in the order of the file", "[daemon][config]") {
         "pause_budget = \"50ms\"\nwindow = []\nprobe = [\"/bin/check\", \"{vm}\"]\nprobe_limit = "
         "\"2s\"\n"
         "after_failed_verify = \"revert\"\n",
-        "qhupd.conf"
+        "qhupd.toml"
     );
     REQUIRE(config.has_value());
     REQUIRE(config->policies.size() == 2);
@@ -164,7 +164,7 @@ TEST_CASE("a mistake in a policy is named with its line", "[daemon][config]") {
     const std::string message =
         message_of(is_vms ? std::string("[[policy]]\n\n") + bad : head + bad);
     INFO(message);
-    CHECK(message.rfind("qhupd.conf:3: ", 0) == 0);
+    CHECK(message.rfind("qhupd.toml:3: ", 0) == 0);
     CHECK(message.find("must be") != std::string::npos);
     CHECK(message_of(head + "skp = true").find("Did you mean 'skip'?") != std::string::npos);
     CHECK(message_of("[[policy]]\nskip = true").find("must say which 'vms'") != std::string::npos);
@@ -173,7 +173,7 @@ TEST_CASE("a mistake in a policy is named with its line", "[daemon][config]") {
 }
 
 TEST_CASE("text that is no TOML is an error with its line", "[daemon][config]") {
-    CHECK(message_of("a = 1\nb = [").rfind("qhupd.conf:2:", 0) == 0);
+    CHECK(message_of("a = 1\nb = [").rfind("qhupd.toml:2:", 0) == 0);
 }
 
 TEST_CASE("a mistyped section is an error with its line, in every build", "[daemon][config]") {
@@ -181,7 +181,103 @@ TEST_CASE("a mistyped section is an error with its line, in every build", "[daem
         as<std::string>(), "[[", "[\n", "[ \n", "[.a]\n", "[=]\n", "\xC3\xA4 = 1", "a = \xC3\xA4"
     );
     INFO(text);
-    CHECK(message_of("parallel = 4\n" + text).rfind("qhupd.conf:2: cannot be read: ", 0) == 0);
+    CHECK(message_of("parallel = 4\n" + text).rfind("qhupd.toml:2: cannot be read: ", 0) == 0);
+}
+
+namespace {
+
+std::string origin_of(const Config& config, const std::string& key) {
+    for (const ConfigValue& value : describe_config(config)) {
+        if (value.key == key) {
+            return value.value + " from " + value.origin;
+        }
+    }
+    return "no such key";
+}
+
+const std::vector<ConfigText> kLayers{
+    {"/usr/lib/a.toml", "parallel = 2\nkept_binaries = 1\n[api]\nmode = \"0600\"\n"},
+    {"/etc/b.toml", "parallel = 3\n[[policy]]\nvms = [\"*\"]\nskip = true\n"},
+    {"/run/c.toml", "[api]\n\nsocket = \"/c\"\n[[policy]]\nvms = [\"c\"]\npriority = 7\n"},
+};
+
+} // namespace
+
+TEST_CASE("a later file replaces the keys that it sets and no other one", "[daemon][config]") {
+    const auto config = parse_config(kLayers);
+    REQUIRE(config.has_value());
+    CHECK(config->parallel == 3);
+    CHECK(config->kept_binaries == 1);
+    CHECK(config->api.mode == 0600);
+    CHECK(config->api.socket == "/c");
+    REQUIRE(config->policies.size() == 2);
+    CHECK(config->policies[1].priority == 7);
+}
+
+TEST_CASE("each value knows the file and line that set it", "[daemon][config]") {
+    const auto config = parse_config(kLayers);
+    REQUIRE(config.has_value());
+    CHECK(origin_of(*config, "parallel") == "3 from /etc/b.toml:1");
+    CHECK(origin_of(*config, "kept_binaries") == "1 from /usr/lib/a.toml:2");
+    CHECK(origin_of(*config, "api.mode") == "\"0600\" from /usr/lib/a.toml:4");
+    CHECK(origin_of(*config, "api.socket") == "\"/c\" from /run/c.toml:3");
+    CHECK(origin_of(*config, "leases.frozen") == "\"1s\" from default");
+    CHECK(origin_of(*config, "policy.1.skip") == "true from /etc/b.toml:2");
+    CHECK(origin_of(*config, "policy.2.priority") == "7 from /run/c.toml:4");
+    CHECK(origin_of(*config, "policy.2.skip") == "no such key");
+}
+
+TEST_CASE("a mistake in a later file is named with that file", "[daemon][config]") {
+    auto layers = kLayers;
+    layers[1].text += "\nparalel = 4\n";
+    const auto config = parse_config(layers);
+    REQUIRE(config.has_error());
+    CHECK(config.error().message.rfind("/etc/b.toml:", 0) == 0);
+}
+
+TEST_CASE("what is printed reads as the same configuration", "[daemon][config]") {
+    auto layers = kLayers;
+    layers[2].text +=
+        "probe = [\"/bin/x\", \"a \\\"b\\\" \\\\ \\n\"]\nwindow = [\"22:00-06:00\"]\n";
+    const auto config = parse_config(layers);
+    REQUIRE(config.has_value());
+    const std::string text = format_config(*config);
+    INFO(text);
+    const auto again = parse_config(text, "printed");
+    INFO((again.has_error() ? again.error().message : ""));
+    REQUIRE(again.has_value());
+    const auto before = describe_config(*config);
+    const auto after = describe_config(*again);
+    REQUIRE(before.size() == after.size());
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        CHECK(before[i].key == after[i].key);
+        CHECK(before[i].value == after[i].value);
+    }
+}
+
+TEST_CASE("folders of releases are one or several", "[daemon][config]") {
+    CHECK(parse_config("releases_dir = \"/a\"", "f")->releases_dirs.size() == 1);
+    CHECK(parse_config("releases_dir = [\"/a\", \"/b\"]", "f")->releases_dirs.size() == 2);
+    CHECK(message_of("releases_dir = []").find("must be") != std::string::npos);
+    CHECK(message_of("releases_dir = [\"a\"]").find("must be") != std::string::npos);
+    CHECK(message_of("releases_dir = 7").find("must be") != std::string::npos);
+}
+
+TEST_CASE("a running daemon takes what it can of a new configuration", "[daemon][config]") {
+    const Config running = *parse_config("parallel = 2\n[api]\nsocket = \"/a\"\n", "old");
+    const Config wanted = *parse_config(
+        "parallel = 3\nkept_binaries = 1\n[api]\nsocket = \"/b\"\n[deadlines]\nverify = \"1s\"\n",
+        "new"
+    );
+    const Reloaded reloaded = merge_reloaded(running, wanted);
+    CHECK(reloaded.kept == std::vector<std::string>{"parallel", "api.socket"});
+    CHECK(reloaded.config.parallel == 2);
+    CHECK(reloaded.config.api.socket == "/a");
+    CHECK(reloaded.config.kept_binaries == 1);
+    CHECK(reloaded.config.deadlines.verify == 1s);
+    CHECK(origin_of(reloaded.config, "parallel") == "2 from old:1");
+    CHECK(origin_of(reloaded.config, "kept_binaries") == "1 from new:2");
+    CHECK(merge_reloaded(running, running).kept.empty());
 }
 
 TEST_CASE("there is one pause slot per two cores and at least one", "[daemon][config]") {

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/release_files.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+
+namespace qhup::daemon {
+namespace {
+
+namespace fs = std::filesystem;
+using upgrade::Errc;
+using upgrade::Release;
+
+constexpr std::uintmax_t kMaxDropInBytes = 64U * 1024U;
+
+/// Who can write a drop-in decides what runs under every VM.
+Result<void> check_owner(const fs::path& path) {
+    struct stat facts {};
+    if (::lstat(path.c_str(), &facts) != 0) {
+        return make_system_failure(errno, "looking at " + path.string());
+    }
+    const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid();
+    if (!S_ISREG(facts.st_mode) || !is_ours || (facts.st_mode & 0022U) != 0) {
+        return make_failure(
+            Errc::release_invalid,
+            path.string() + " must be a file of root's that nobody else may write"
+        );
+    }
+    return {};
+}
+
+Result<Release> read_drop_in(const fs::path& path) {
+    const auto checked = check_owner(path);
+    if (checked.has_error()) {
+        return checked.error();
+    }
+    std::error_code error;
+    const auto size = fs::file_size(path, error);
+    std::ifstream file(path, std::ios::binary);
+    if (error || !file || size > kMaxDropInBytes) {
+        return make_failure(Errc::release_invalid, path.string() + " cannot be read");
+    }
+    const std::string text(
+        (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
+    );
+    return with_context(upgrade::parse_release(text, path.stem().string()), path.string());
+}
+
+/// systemd's way to take away what a package ships.
+bool is_masked(const fs::path& path) {
+    std::error_code error;
+    return fs::is_symlink(path, error) && fs::read_symlink(path, error) == "/dev/null";
+}
+
+} // namespace
+
+std::vector<ReleaseFile> read_release_files(const std::vector<std::string>& folders) {
+    std::map<std::string, fs::path> paths; // by file name
+    for (const std::string& folder : folders) {
+        std::error_code error;
+        for (fs::directory_iterator it(folder, error), end; !error && it != end;
+             it.increment(error)) {
+            if (it->path().extension() == ".toml") {
+                paths[it->path().stem().string()] = it->path();
+            }
+        }
+    }
+    std::vector<ReleaseFile> files;
+    for (const auto& [name, path] : paths) {
+        if (!is_masked(path)) {
+            files.push_back({path.string(), name, read_drop_in(path)});
+        }
+    }
+    return files;
+}
+
+} // namespace qhup::daemon
