@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -30,6 +31,7 @@ using Parser = http::response_parser<http::string_body>;
 constexpr std::uint64_t kMaxBodyBytes = 256U << 20U;
 constexpr std::uint32_t kMaxHeaderBytes = 64U << 10U;
 constexpr std::chrono::seconds kSilence{60}; // an event stream is never silent for so long
+constexpr std::chrono::milliseconds kTick{100};
 
 std::atomic<bool> interrupted{false};
 
@@ -64,6 +66,12 @@ Failure went_away() {
         Errc::unreachable,
         "qhupd went away before it answered. VMs are not harmed by that: when it is back, "
         "'qhupd-ctl status' says what it finished or undid"
+    );
+}
+
+Failure no_answer() {
+    return make_failure(
+        Errc::no_answer, "qhupd is there but did not answer in time. See 'systemctl status qhupd'"
     );
 }
 
@@ -135,15 +143,31 @@ public:
         return {};
     }
 
+    /// Waits until something can be read. False: nothing came until then.
+    Result<bool> wait_readable(Clock::time_point until, bool is_interruptible) {
+        // why: signals are open only inside ppoll, so that none is missed before it.
+        sigset_t inside;
+        sigemptyset(&inside);
+        for (;;) {
+            if (is_interruptible && interrupted) {
+                return make_failure(Errc::detached, "interrupted");
+            }
+            const auto left = std::max(until - Clock::now(), Clock::duration::zero());
+            const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
+            const auto rest = std::chrono::duration_cast<std::chrono::nanoseconds>(left - seconds);
+            const timespec timeout{seconds.count(), rest.count()};
+            pollfd entry{fd_.get(), POLLIN, 0};
+            const int ready = ::ppoll(&entry, 1, &timeout, is_interruptible ? &inside : nullptr);
+            if (ready >= 0) {
+                return ready > 0;
+            }
+        }
+    }
+
+    bool is_done() const { return parser_.is_done(); }
+
     /// Reads what is there once. False: the answer is complete.
-    Result<bool> read_some(Clock::time_point until, bool is_interruptible) {
-        if (parser_.is_done()) {
-            return false;
-        }
-        const auto ready = wait_readable(until, is_interruptible);
-        if (ready.has_error()) {
-            return ready.error();
-        }
+    Result<bool> read_some() {
         std::array<char, 64U * 1024U> chunk; // filled by recv
         const ssize_t got = ::recv(fd_.get(), chunk.data(), chunk.size(), 0);
         if (got < 0 && errno == EINTR) {
@@ -160,32 +184,6 @@ public:
     std::string& body() { return parser_.get().body(); }
 
 private:
-    Result<void> wait_readable(Clock::time_point until, bool is_interruptible) {
-        // why: signals are open only inside ppoll, so that none is missed before it.
-        sigset_t inside;
-        sigemptyset(&inside);
-        for (;;) {
-            if (is_interruptible && interrupted) {
-                return make_failure(Errc::detached, "interrupted");
-            }
-            const auto left = until - Clock::now();
-            if (left <= Clock::duration::zero()) {
-                return make_failure(
-                    Errc::no_answer,
-                    "qhupd is there but did not answer in time. See 'systemctl status qhupd'"
-                );
-            }
-            const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
-            const auto rest = std::chrono::duration_cast<std::chrono::nanoseconds>(left - seconds);
-            const timespec timeout{seconds.count(), rest.count()};
-            pollfd entry{fd_.get(), POLLIN, 0};
-            const int ready = ::ppoll(&entry, 1, &timeout, is_interruptible ? &inside : nullptr);
-            if (ready > 0) {
-                return {};
-            }
-        }
-    }
-
     Result<bool> parse_pending() {
         while (!pending_.empty() && !parser_.is_done()) {
             error_code error;
@@ -235,7 +233,7 @@ Result<Reply> Client::request(
     std::string_view target,
     std::string_view body,
     std::chrono::milliseconds patience
-) {
+) const {
     auto fd = connect_to(path_);
     if (fd.has_error()) {
         return fd.error();
@@ -245,20 +243,26 @@ Result<Reply> Client::request(
     if (const auto sent = exchange.send(format_request(method, target, body)); sent.has_error()) {
         return sent.error();
     }
-    for (;;) {
-        const auto has_more = exchange.read_some(until, false);
-        if (has_more.has_error()) {
-            return has_more.error();
+    while (!exchange.is_done()) {
+        const auto ready = exchange.wait_readable(until, false);
+        if (ready.has_error()) {
+            return ready.error();
         }
-        if (!*has_more) {
-            return reply_of(exchange);
+        if (!*ready) {
+            return no_answer();
+        }
+        if (const auto more = exchange.read_some(); more.has_error()) {
+            return more.error();
         }
     }
+    return reply_of(exchange);
 }
 
 Result<Reply> Client::follow(
-    std::string_view target, const std::function<Reading(std::string_view line)>& on_line
-) {
+    std::string_view target,
+    const std::function<Reading(std::string_view line)>& on_line,
+    const std::function<Reading()>& on_tick
+) const {
     auto fd = connect_to(path_);
     if (fd.has_error()) {
         return fd.error();
@@ -267,10 +271,24 @@ Result<Reply> Client::follow(
     if (const auto sent = exchange.send(format_request("GET", target, {})); sent.has_error()) {
         return sent.error();
     }
-    for (;;) {
-        const auto has_more = exchange.read_some(Clock::now() + kSilence, true);
-        if (has_more.has_error()) {
-            return has_more.error();
+    auto last_heard = Clock::now();
+    while (!exchange.is_done()) {
+        if (on_tick() == Reading::stop) {
+            return make_failure(Errc::detached, "nobody wants to wait any longer");
+        }
+        const auto ready = exchange.wait_readable(Clock::now() + kTick, true);
+        if (ready.has_error()) {
+            return ready.error();
+        }
+        if (!*ready && Clock::now() - last_heard > kSilence) {
+            return no_answer();
+        }
+        if (!*ready) {
+            continue;
+        }
+        last_heard = Clock::now();
+        if (const auto more = exchange.read_some(); more.has_error()) {
+            return more.error();
         }
         const bool is_stream =
             exchange.parser().is_header_done() && exchange.parser().get().result_int() == 200;
@@ -283,10 +301,8 @@ Result<Reply> Client::follow(
                 return Reply{200, {}};
             }
         }
-        if (!*has_more) {
-            return reply_of(exchange);
-        }
     }
+    return reply_of(exchange);
 }
 
 void detach_on_interrupt() {

@@ -19,7 +19,7 @@ enum class Errc {
     not_permitted,   ///< the socket may not be opened by this user
     no_answer,       ///< the daemon did not answer in time
     bad_answer,      ///< what came was no answer of qhupd
-    detached,        ///< the user pressed Ctrl-C
+    detached,        ///< the user pressed Ctrl-C, or does not want to wait any longer
 };
 
 [[nodiscard]] error_code make_error_code(Errc value) noexcept;
@@ -49,15 +49,19 @@ public:
         std::string_view target,
         std::string_view body = {},
         std::chrono::milliseconds patience = std::chrono::seconds(30)
-    );
+    ) const;
 
-    /// Reads a stream of lines until it ends, the callback says stop, or Ctrl-C is pressed.
+    /// Reads a stream of lines until it ends, a callback says stop, or Ctrl-C is pressed.
     ///
+    /// @param on_tick  called ten times a second at least; stop is as Ctrl-C
     /// @return  the answer; its body is empty if the lines went to the callback (status 200), else
     ///          the problem document
     /// Errors:  as request, and detached
-    Result<Reply>
-    follow(std::string_view target, const std::function<Reading(std::string_view line)>& on_line);
+    Result<Reply> follow(
+        std::string_view target,
+        const std::function<Reading(std::string_view line)>& on_line,
+        const std::function<Reading()>& on_tick
+    ) const;
 
 private:
     std::string path_;

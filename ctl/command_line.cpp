@@ -31,6 +31,25 @@ void add_selection(CLI::App& command, Options& options) {
         ->type_name("RELEASE");
 }
 
+/// How long to wait for the end of a run.
+void add_waiting(CLI::App& command, Options& options, bool begins) {
+    CLI::Option* timeout = command.add_option_function<std::string>(
+        "--timeout",
+        [&options](const std::string& text) {
+            options.timeout = parse_span(text);
+            if (!options.timeout) {
+                throw CLI::ValidationError("--timeout", "a duration is 90s, 30min, 8h or 7d");
+            }
+        },
+        "Go away after so long (exit status 130); the run goes on: 90s, 30min, 8h"
+    );
+    timeout->type_name("DURATION");
+    if (begins) {
+        command.add_flag("--no-wait", options.no_wait, "Begin it, say its name and go away")
+            ->excludes(timeout);
+    }
+}
+
 /// What all runs have in common.
 void add_limits(CLI::App& command, Options& options) {
     command.add_option("--parallel", options.parallel, "VMs in work at once")
@@ -47,7 +66,8 @@ void add_limits(CLI::App& command, Options& options) {
         )
         ->check(CLI::Range(1, 30'000))
         ->type_name("MS");
-    command.add_flag("--yes,-y", options.yes, "Do not ask on a terminal");
+    command.add_flag("--yes,-y", options.yes, "Do not ask; needed where nobody can be asked");
+    add_waiting(command, options, true);
     command
         .add_option(
             "--request-id", options.request_id, "Said again, it follows the run that it started"
@@ -171,9 +191,11 @@ void add_commands(CLI::App& app, Options& options) {
         add("status", "Runs, or one run; follows it while it goes on", Command::status);
     status->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it");
     status->add_flag("--once", options.once, "Say how it stands and do not follow it");
-    add("abort", "Begin no further VM of a run; one in its pause finishes", Command::abort)
-        ->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it")
-        ->required();
+    add_waiting(*status, options, false);
+    CLI::App* abort =
+        add("abort", "Begin no further VM of a run; one in its pause finishes", Command::abort);
+    abort->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it")->required();
+    add_waiting(*abort, options, true);
     add_hold_options(
         *add("hold", "Let nobody upgrade, rehearse or revert these VMs", Command::hold), options
     );
@@ -214,6 +236,7 @@ std::optional<EarlyExit> find_mistake(const Options& options) {
 
 std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const* argv) {
     Options options;
+    options.words.assign(argv, argv + argc);
     CLI::App app("Hot upgrade of QEMU under running VMs", "qhupd-ctl");
     app.set_version_flag("--version", "qhupd-ctl " + std::string(kVersion));
     app.add_option("--socket", options.socket, "The daemon's socket")

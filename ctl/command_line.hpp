@@ -39,8 +39,11 @@ struct Options {
     std::string to;                             ///< release name
     std::optional<std::uint32_t> parallel;      ///< VMs in work at once
     bool yes = false;                           ///< do not ask
-    bool dry_run = false;                       ///< check inside a run, touch nothing
-    std::string rehearse;                       ///< before upgrades: none, first, all; "": default
+    bool no_wait = false;                       ///< begin, and do not wait for the end
+    std::optional<std::chrono::milliseconds> timeout; ///< detach after so long; none: never
+    std::vector<std::string> words;                   ///< what was typed, the program's name first
+    bool dry_run = false;                             ///< check inside a run, touch nothing
+    std::string rehearse; ///< before upgrades: none, first, all; "": default
     std::optional<std::uint32_t> pause_budget_ms;  ///< longest pause of each VM
     std::uint32_t canaries = 0;                    ///< so many VMs first; 0: none
     std::uint32_t batch = 0;                       ///< then so many at a time; 0: all

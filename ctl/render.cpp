@@ -25,27 +25,6 @@ std::string pad(std::string_view text, std::size_t width) {
     return padded;
 }
 
-/// Left-aligned columns with two spaces between; no space at the end of a line.
-std::string render_table(const std::vector<Row>& rows) {
-    std::vector<std::size_t> widths;
-    for (const Row& row : rows) {
-        widths.resize(std::max(widths.size(), row.size()));
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            widths[i] = std::max(widths[i], width_of(row[i]));
-        }
-    }
-    std::string text;
-    for (const Row& row : rows) {
-        std::string line;
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            line += pad(row[i], i + 1 == row.size() ? 0 : widths[i] + 2);
-        }
-        line.erase(line.find_last_not_of(' ') + 1);
-        text += line + "\n";
-    }
-    return text;
-}
-
 std::string or_dash(std::string_view text) {
     return text.empty() ? "-" : printable(text);
 }
@@ -213,6 +192,26 @@ std::string size_text(std::uint64_t bytes) {
 }
 
 } // namespace
+
+std::string render_table(const std::vector<Row>& rows) {
+    std::vector<std::size_t> widths;
+    for (const Row& row : rows) {
+        widths.resize(std::max(widths.size(), row.size()));
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            widths[i] = std::max(widths[i], width_of(row[i]));
+        }
+    }
+    std::string text;
+    for (const Row& row : rows) {
+        std::string line;
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            line += pad(row[i], i + 1 == row.size() ? 0 : widths[i] + 2);
+        }
+        line.erase(line.find_last_not_of(' ') + 1);
+        text += line + "\n";
+    }
+    return text;
+}
 
 std::string printable(std::string_view text) {
     std::string shown(text);

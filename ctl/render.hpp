@@ -17,6 +17,9 @@ namespace qhup::ctl {
 /// terminal. UTF-8 passes.
 std::string printable(std::string_view text);
 
+/// Left-aligned columns with two spaces between; no space at the end of a line.
+std::string render_table(const std::vector<std::vector<std::string>>& rows);
+
 /// "12.3 ms", "1.24 s": for columns.
 std::string format_milliseconds(double milliseconds);
 

@@ -4,12 +4,16 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <atomic>
 #include <optional>
+#include <thread>
 
 namespace qhup::ctl {
 namespace {
 
 constexpr int kOk = 200;
+constexpr std::size_t kAskedAtOnce = 8; // the daemon has room for some others beside us
 
 /// The names to check: those that were given, or all that the daemon knows.
 Result<std::vector<std::string>> selected_names(const nlohmann::json& vms) {
@@ -55,6 +59,43 @@ std::optional<ExitStatus> find_unknown_release(Client& client, const Options& op
 
 } // namespace
 
+std::variant<nlohmann::json, ExitStatus>
+get_checks(const Client& client, const Options& options, const std::vector<std::string>& names) {
+    std::vector<std::optional<Result<Reply>>> replies(names.size());
+    std::atomic<std::size_t> next{0};
+    const auto ask = [&] {
+        for (std::size_t i = next++; i < names.size(); i = next++) {
+            replies[i] = client.request(
+                "GET",
+                "/v1/vms/" + percent_encoded(names[i]) + "/check?to=" + percent_encoded(options.to)
+            );
+        }
+    };
+    std::vector<std::thread> askers;
+    for (std::size_t i = 1; i < std::min(names.size(), kAskedAtOnce); ++i) {
+        askers.emplace_back(ask);
+    }
+    ask();
+    for (std::thread& asker : askers) {
+        asker.join();
+    }
+    nlohmann::json bodies = nlohmann::json::array();
+    for (const auto& reply : replies) {
+        if (reply->has_error()) {
+            return report(options, reply->error());
+        }
+        if ((*reply)->status != kOk) {
+            return report(options, **reply);
+        }
+        auto body = json_of(**reply);
+        if (body.has_error()) {
+            return report(options, body.error());
+        }
+        bodies.push_back(std::move(*body));
+    }
+    return bodies;
+}
+
 ExitStatus run_check(Client& client, const Options& options) {
     std::vector<std::string> names = options.vms;
     if (options.all) {
@@ -78,20 +119,14 @@ ExitStatus run_check(Client& client, const Options& options) {
             return *problem;
         }
     }
+    const auto answers = get_checks(client, options, names);
+    if (const auto* failed = std::get_if<ExitStatus>(&answers)) {
+        return *failed;
+    }
+    const auto& bodies = std::get<nlohmann::json>(answers);
     std::vector<daemon::CheckView> checks;
-    nlohmann::json bodies = nlohmann::json::array();
-    for (const std::string& name : names) {
-        const auto answer = get_document(
-            client,
-            options,
-            "/v1/vms/" + percent_encoded(name) + "/check?to=" + percent_encoded(options.to)
-        );
-        if (const auto* failed = std::get_if<ExitStatus>(&answer)) {
-            return *failed;
-        }
-        const auto& body = std::get<nlohmann::json>(answer);
+    for (const nlohmann::json& body : bodies) {
         checks.push_back(daemon::check_from_json(body));
-        bodies.push_back(body);
     }
     const nlohmann::json document = {{"checks", bodies}};
     print(options.json ? daemon::format_json_pretty(document) + "\n" : render_checks(checks));

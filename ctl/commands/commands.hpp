@@ -10,8 +10,10 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 namespace qhup::ctl {
 
@@ -25,6 +27,16 @@ ExitStatus run_abort(Client& client, const Options& options);
 ExitStatus run_hold(Client& client, const Options& options);
 ExitStatus run_unhold(Client& client, const Options& options);
 ExitStatus run_version(Client& client, const Options& options);
+
+/// Shows what would be done and asks for a yes, unless there is one on the command line.
+///
+/// @return  none: go on; else what to end with, and the reason has been told
+std::optional<ExitStatus> confirm(Client& client, const Options& options);
+
+/// What the daemon says of each VM and the release, in the order of the names; several are asked at
+/// once. The reason of a failure has been told.
+std::variant<nlohmann::json, ExitStatus>
+get_checks(const Client& client, const Options& options, const std::vector<std::string>& names);
 
 /// Follows a run until it ends, one line per change on stderr, then prints its table.
 ///

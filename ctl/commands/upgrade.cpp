@@ -4,10 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <unistd.h>
-
-#include <array>
-#include <cstdio>
+#include <chrono>
 #include <ctime>
 #include <optional>
 #include <string>
@@ -15,39 +12,12 @@
 namespace qhup::ctl {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr int kOk = 200;
 constexpr int kAccepted = 202;
 constexpr int kNotFound = 404;
 constexpr int kReconnectSeconds = 30;
-
-bool is_asking_possible() {
-    return ::isatty(STDIN_FILENO) == 1 && ::isatty(STDERR_FILENO) == 1;
-}
-
-bool confirm(const Options& options) {
-    std::string what = "every VM";
-    if (!options.all) {
-        what = options.vms.size() == 1 ? options.vms.front()
-                                       : std::to_string(options.vms.size()) + " VMs";
-    }
-    if (options.command == Command::revert) {
-        tell("Take " + printable(what) + " back to the QEMU before, while running? [y/N] ");
-    }
-    if (options.command == Command::rehearse) {
-        tell(
-            "Pause " + printable(what) + " for a moment, to try release " + printable(options.to) +
-            "? [y/N] "
-        );
-    }
-    if (options.command == Command::upgrade) {
-        tell(
-            "Upgrade " + printable(what) + " to " + printable(options.to) + " while running? [y/N] "
-        );
-    }
-    std::array<char, 16> answer{};
-    const bool is_read = std::fgets(answer.data(), answer.size(), stdin) != nullptr;
-    return is_read && (answer[0] == 'y' || answer[0] == 'Y');
-}
 
 /// Waits a second; a signal ends it.
 void pause_briefly() {
@@ -56,7 +26,26 @@ void pause_briefly() {
 }
 
 void tell_how_to_attach(const std::string& run) {
-    tell("Detached. The upgrade goes on. To attach again: qhupd-ctl status " + run + "\n");
+    tell(
+        "Detached: the run goes on without this command.\n  To attach again:  qhupd-ctl status " +
+        run + "\n  To stop it:       qhupd-ctl abort " + run + "\n"
+    );
+}
+
+std::optional<Clock::time_point> end_of_waiting(const Options& options) {
+    return options.timeout ? std::optional(Clock::now() + *options.timeout) : std::nullopt;
+}
+
+/// The run was begun, and nobody waits for it.
+ExitStatus tell_begun(const Options& options, const nlohmann::json& run) {
+    const std::string id = daemon::run_from_json(run).id;
+    if (options.json) {
+        print(daemon::format_json_pretty(run) + "\n");
+    } else {
+        print(printable(id) + "\n");
+    }
+    tell("It goes on by itself. To follow it: qhupd-ctl status " + printable(id) + "\n");
+    return ExitStatus::ok;
 }
 
 /// How following a stream ended.
@@ -68,9 +57,16 @@ struct Followed {
 };
 
 Followed follow_once(
-    Client& client, const Options& options, const std::string& run, std::uint64_t& last_sequence
+    Client& client,
+    const Options& options,
+    const std::string& run,
+    std::uint64_t& last_sequence,
+    const std::optional<Clock::time_point>& until
 ) {
     Followed followed;
+    const auto on_tick = [&until] {
+        return until && Clock::now() >= *until ? Reading::stop : Reading::go_on;
+    };
     const auto on_line = [&](std::string_view line) {
         const auto body = daemon::parse_json(line);
         if (body.has_error()) {
@@ -95,7 +91,8 @@ Followed follow_once(
     };
     const auto reply = client.follow(
         "/v1/runs/" + percent_encoded(run) + "/events?after=" + std::to_string(last_sequence),
-        on_line
+        on_line,
+        on_tick
     );
     if (reply.has_error()) {
         if (reply.error().code == make_error_code(Errc::detached)) {
@@ -124,11 +121,12 @@ Followed follow_once(
 
 ExitStatus follow_run(Client& client, const Options& options, const std::string& run) {
     detach_on_interrupt();
+    const auto until = end_of_waiting(options);
     std::uint64_t last_sequence = 0;
     bool was_told = false;
     for (int attempt = 0; attempt < kReconnectSeconds;) {
         const std::uint64_t before = last_sequence;
-        const Followed followed = follow_once(client, options, run, last_sequence);
+        const Followed followed = follow_once(client, options, run, last_sequence, until);
         if (followed.status) {
             return *followed.status;
         }
@@ -146,7 +144,7 @@ ExitStatus follow_run(Client& client, const Options& options, const std::string&
         }
         last_sequence = 0; // why: a daemon that started again counts from the beginning
         pause_briefly();
-        if (was_interrupted()) {
+        if (was_interrupted() || (until && Clock::now() >= *until)) {
             tell_how_to_attach(run);
             return ExitStatus::detached;
         }
@@ -157,9 +155,8 @@ ExitStatus follow_run(Client& client, const Options& options, const std::string&
 }
 
 ExitStatus run_upgrade(Client& client, const Options& options) {
-    if (!options.yes && !options.dry_run && is_asking_possible() && !confirm(options)) {
-        tell("Nothing was done.\n");
-        return ExitStatus::nothing_to_do;
+    if (const auto ended = confirm(client, options)) {
+        return *ended;
     }
     const daemon::RunRequest request{
         .kind = options.command == Command::rehearse ? "rehearsal"
@@ -191,6 +188,9 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
     if (body.has_error()) {
         return report(options, body.error());
     }
+    if (options.no_wait) {
+        return tell_begun(options, *body);
+    }
     return follow_run(client, options, daemon::run_from_json(*body).id);
 }
 
@@ -205,6 +205,9 @@ ExitStatus run_abort(Client& client, const Options& options) {
     }
     if (reply->status == kOk) {
         tell("The run has finished already; this is how it ended.\n");
+    } else if (options.no_wait) {
+        const auto body = json_of(*reply);
+        return body.has_error() ? report(options, body.error()) : tell_begun(options, *body);
     }
     return follow_run(client, options, options.run);
 }

@@ -56,7 +56,7 @@ Truth truth_of(Host& host, std::size_t vm) {
 
 /// Kills the daemon at the mark, starts it again, and returns the run as it ended.
 json kill_and_restart(Host& host, const Mark& mark) {
-    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, mark); }));
     host.kill_daemon();
     // from here on the VM answers as usual
@@ -84,7 +84,7 @@ void check_end(Host& host, const json& run) {
     }
     // and the VM can be upgraded afterwards, soon even if a late command takes effect meanwhile
     CHECK(wait_until([&host] {
-        const Ran again = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+        const Ran again = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
         return again.status == 0 || again.status == 2;
     }));
     CHECK(truth_of(host, 0).version == "10.0.13");
@@ -128,7 +128,7 @@ TEST_CASE("a daemon killed again and again still ends every run", "[daemon][cras
     host.options(0).vm.reactions["hot-upgrade-switch"].is_silent = true;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, {"source", "hot-upgrade-switch"}); }));
     for (int i = 0; i < 5; ++i) {
         host.kill_daemon();

@@ -132,7 +132,7 @@ void check_intents(Host& host) {
 /// Nothing that is left keeps the VMs from being upgraded.
 void check_upgradable(Host& host) {
     CHECK(wait_until([&host] {
-        const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
+        const Ran again = host.ctl({"upgrade", "--yes", "--all", "--to", "new"});
         return again.status == 0 || again.status == 2;
     }));
     CHECK(version_of(host, 0) == "10.0.13");
@@ -177,7 +177,7 @@ void check_end(Host& host, bool was_told_lost) {
 
 void start_and_die(Host& host, const Scenario& scenario) {
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({scenario.command, "--all", "--to", "new"});
+    const pid_t ctl = host.start_ctl({scenario.command, "--yes", "--all", "--to", "new"});
     if (scenario.act) {
         scenario.act(host);
     }
@@ -280,7 +280,7 @@ TEST_CASE("a hold is kept from when it is written, and not before", "[daemon][cr
             CHECK(held.status == 69); // nobody was told that it is held
             CHECK(host.wait_for_daemon() == kKilled);
             REQUIRE(host.start_daemon());
-            const Ran ran = host.ctl({"--json", "upgrade", "vm0", "--to", "new"});
+            const Ran ran = host.ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
             CHECK(ran.status == (is_written ? 6 : 0));
             CHECK((ran.out.find("\"held\"") != std::string::npos) == is_written);
         }
@@ -296,7 +296,7 @@ TEST_CASE("a VM that is asked late after a restart is not called lost", "[daemon
     host.serve();
     host.fault = "journal.preflight.after";
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    const pid_t ctl = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
     REQUIRE(host.wait_for_daemon() == kKilled);
     (void)host.finish_ctl(ctl);
     FaultScript hangs;

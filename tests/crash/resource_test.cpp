@@ -44,7 +44,7 @@ bool has_command(Host& host, const std::string& command) {
 }
 
 Ran upgrade(Host& host) {
-    return host.ctl({"--json", "upgrade", "vm0", "--to", "new"});
+    return host.ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
 }
 
 /// A small file system of its own for the daemon's state; gone with it.
@@ -111,7 +111,7 @@ TEST_CASE("a file system without room refuses upgrades until it has some", "[dae
     host.serve();
     SECTION("it becomes full while the daemon runs") {
         REQUIRE(host.start_daemon());
-        REQUIRE(host.ctl({"upgrade", "vm0", "--to", "new", "--dry-run"}).status == 0);
+        REQUIRE(host.ctl({"upgrade", "--yes", "vm0", "--to", "new", "--dry-run"}).status == 0);
         disk.fill();
     }
     SECTION("it is full when the daemon starts") {
@@ -142,7 +142,7 @@ TEST_CASE("a daemon without descriptors waits until it has some", "[daemon][cras
             REQUIRE(host.start_daemon());
             REQUIRE(host.ctl({"list"}).status == 0);
             limit_files(host, open_files(host) + spare);
-            const pid_t ctl = host.start_ctl({"--json", "upgrade", "vm0", "--to", "new"});
+            const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
             const bool has_ended = wait_until(
                 [&] {
                     siginfo_t info{};
@@ -193,7 +193,7 @@ TEST_CASE("a disk that takes five seconds keeps nobody's guest waiting", "[daemo
                 "-e",
                 std::string("inject=fsync,fdatasync:delay_enter=5000000:when=") + when};
             REQUIRE(host.start_daemon());
-            const pid_t ctl = host.start_ctl({"--json", "upgrade", "vm0", "--to", "new"});
+            const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
             const auto began = Clock::now();
             CHECK(host.ctl({"list"}).status == 0);
             CHECK(Clock::now() - began < 4s);
@@ -231,7 +231,7 @@ TEST_CASE("a wall clock that jumps ends no deadline and loses no run", "[daemon]
             set_clock_offset(host, "0");
             REQUIRE(start());
             // when it jumps while the guest is paused, and back
-            const pid_t ctl = host.start_ctl({"--json", "upgrade", "vm0", "--to", "new"});
+            const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
             REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
             set_clock_offset(host, there);
             const Ran ran = host.finish_ctl(ctl);

@@ -132,7 +132,7 @@ std::vector<Case> make_cases() {
     host.serve();
     const std::string log = host.dir() / "trace";
     host.wrapper = strace_words(log, {});
-    if (!host.start_daemon() || host.ctl({"upgrade", "vm0", "--to", "new"}).status != 0) {
+    if (!host.start_daemon() || host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status != 0) {
         throw std::runtime_error("the upgrade without faults failed: " + host.daemon_log());
     }
     if (host.stop_daemon() != 0) {
@@ -224,7 +224,7 @@ void check_afterwards(Host& host, Finding& finding) {
         }
     }
     const auto upgrade_again = [&host] {
-        const Ran again = host.ctl({"upgrade", "vm0", "--to", "new"});
+        const Ran again = host.ctl({"upgrade", "--yes", "vm0", "--to", "new"});
         return again.status == 0 || again.status == 2;
     };
     if (finding.broken.empty() && !wait_until(upgrade_again, kLong)) {
@@ -254,7 +254,7 @@ Finding try_case(const Case& each) {
     );
     const bool is_ready = host.start_daemon();
     if (is_ready) {
-        const pid_t ctl = host.start_ctl({"--json", "upgrade", "vm0", "--to", "new"});
+        const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
         const Ran ran = host.finish_ctl(ctl, kLong);
         const json run = parse(ran.out);
         const bool has_ended = run.is_object() && run.value("state", "") == "finished";

@@ -156,7 +156,7 @@ TEST_CASE("a thousand VMs are upgraded, also by a daemon that dies half-way", "[
 
     // when it dies half-way
     const auto began = Clock::now();
-    const pid_t killed = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t killed = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return count(host).versions["10.0.13"] >= kVms / 2; }, kLong));
     const Milliseconds half = Clock::now() - began;
     check_list(host, kVms);
@@ -186,7 +186,7 @@ TEST_CASE("a thousand VMs are upgraded, also by a daemon that dies half-way", "[
 
     // when the rest is upgraded
     const auto rest_began = Clock::now();
-    const pid_t rest = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t rest = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     CHECK(host.finish_ctl(rest, kLong).status == 0);
     const Milliseconds rest_took = Clock::now() - rest_began;
 

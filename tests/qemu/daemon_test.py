@@ -40,7 +40,7 @@ class DaemonTest(QemuTest):
     def move(self, daemon, vm):
         """The next upgrade, to the good release that the VM is not on: it must work."""
         base = other(vm.base)
-        run = daemon.json("upgrade", vm.name, "--to", RELEASE[base])
+        run = daemon.json("upgrade", "--yes", vm.name, "--to", RELEASE[base])
         self.assertEqual([entry["outcome"] for entry in run["vms"]], ["upgraded"], run)
         vm.base = base
         assert_runs_on_one(vm)
@@ -51,7 +51,7 @@ class DaemonTest(QemuTest):
         vm.serial.reset_gap()
         pid = vm.pid()
         vm.qmp.drain_events()
-        run = daemon.json("upgrade", vm.name, "--to", release, status=status)
+        run = daemon.json("upgrade", "--yes", vm.name, "--to", release, status=status)
         entry = run["vms"][0]
         self.assertEqual(assert_runs_on_one(vm), pid)
         vm.serial.wait_count(3)
@@ -77,7 +77,7 @@ class Operators(DaemonTest):
             self.assertRegex(text, rf"(?m)^{vm.name} +{vm.pid()} +7\.2\S* +running +yes$")
         with contextlib.ExitStack() as stack:
             probers = [stack.enter_context(Prober(self.net(), vm.tap.guest_ip, interval_us=2000)) for vm in vms]
-            done = daemon.ctl("upgrade", "--all", "--to", "deb13", "--parallel", "2")
+            done = daemon.ctl("upgrade", "--yes", "--all", "--to", "deb13", "--parallel", "2")
             vms[0].serial.wait_count(10)
             networks = [prober.finish() for prober in probers]
         rows = re.findall(r"(?m)^(\S+) +7\.2\S* +10\.0\S* +upgraded +([0-9.]+) ms +([0-9.]+) m?s$", done.stdout)
@@ -102,20 +102,20 @@ class Operators(DaemonTest):
         figures["network_gaps"] = [network["longest_gap"]["ms"] for network in networks]
         note_figures("daemon, three under load", figures)
         # asked again, there is nothing to do; back again works as well
-        self.assertEqual(daemon.ctl("upgrade", "--all", "--to", "deb13", check=False).returncode, NOTHING_TO_DO)
+        self.assertEqual(daemon.ctl("upgrade", "--yes", "--all", "--to", "deb13", check=False).returncode, NOTHING_TO_DO)
         for vm in vms:
             self.move(daemon, vm)
 
     def test_names_that_do_not_exist_are_told_from_failures(self):
         vm = self.start("7.2", kind=FirmwareGuest, net=False, name="named")
         daemon = self.daemon()
-        self.assertEqual(daemon.ctl("upgrade", "nobody", "--to", "deb13", check=False).returncode, NOT_FOUND)
-        self.assertEqual(daemon.ctl("upgrade", vm.name, "--to", "nothing", check=False).returncode, NOT_FOUND)
+        self.assertEqual(daemon.ctl("upgrade", "--yes", "nobody", "--to", "deb13", check=False).returncode, NOT_FOUND)
+        self.assertEqual(daemon.ctl("upgrade", "--yes", vm.name, "--to", "nothing", check=False).returncode, NOT_FOUND)
         self.assertEqual(daemon.ctl("show", "nobody", check=False).returncode, NOT_FOUND)
-        self.assertEqual(daemon.ctl("upgrade", check=False).returncode, 64)
+        self.assertEqual(daemon.ctl("upgrade", "--yes", check=False).returncode, 64)
         check = daemon.json("check", vm.name, "--to", "deb13")
         self.assertIn("7.2", str(check))
-        dry = daemon.json("upgrade", vm.name, "--to", "deb13", "--dry-run")
+        dry = daemon.json("upgrade", "--yes", vm.name, "--to", "deb13", "--dry-run")
         self.assertEqual(dry["vms"][0]["outcome"], "checked")
         self.move(daemon, vm)
 
@@ -123,7 +123,7 @@ class Operators(DaemonTest):
         blocked = self.start("7.2", kind=FirmwareGuest, net=False, name="blocked", ram="private")
         fine = self.start("7.2", kind=FirmwareGuest, net=False, name="fine")
         daemon = self.daemon()
-        run = daemon.json("upgrade", "blocked", "fine", "--to", "deb13", status=REFUSED)
+        run = daemon.json("upgrade", "--yes", "blocked", "fine", "--to", "deb13", status=REFUSED)
         entries = {entry["vm"]: entry for entry in run["vms"]}
         self.assertEqual(entries["blocked"]["outcome"], "refused")
         self.assertEqual(entries["blocked"]["blockers"][0]["class"], "ram")
@@ -180,7 +180,7 @@ class Releases(DaemonTest):
                 self.assertFalse(listed[name]["usable"])
                 self.assertTrue(listed[name]["reason"])
                 pid = self.vm.pid()
-                done = daemon.ctl("upgrade", self.vm.name, "--to", name, check=False)
+                done = daemon.ctl("upgrade", "--yes", self.vm.name, "--to", name, check=False)
                 self.assertEqual(done.returncode, REFUSED, done.stdout + done.stderr)
                 self.assertTrue(done.stderr.strip())
                 self.assertEqual(assert_runs_on_one(self.vm), pid)
@@ -270,7 +270,7 @@ class DaemonDies(DaemonTest):
                 if point:
                     vm.qmp.execute("x-hot-upgrade-fault", point=point, action="slow", duration=int(seconds * 1e9))
                 target = RELEASE[other(vm.base)]
-                with daemon.popen("upgrade", vm.name, "--to", target, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ctl:
+                with daemon.popen("upgrade", "--yes", vm.name, "--to", target, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ctl:
                     for line in ctl.stderr:
                         if phase in line:
                             break
@@ -295,7 +295,7 @@ class DaemonDies(DaemonTest):
         vm = self.start("7.2", kind=FirmwareGuest, net=False, name="alone")
         daemon = self.daemon(sections='[leases]\nprepared = "5s"\n[deadlines]\nprepare = "20s"')
         vm.qmp.execute("x-hot-upgrade-fault", point="target.machine.ready", action="hang")
-        with daemon.popen("upgrade", vm.name, "--to", "deb13", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as ctl:
+        with daemon.popen("upgrade", "--yes", vm.name, "--to", "deb13", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as ctl:
             for line in ctl.stderr:
                 if "prepare" in line:
                     break
@@ -389,7 +389,7 @@ class StrangeVms(DaemonTest):
         took = round(time.monotonic() - began, 2)
         note_figures("among strange VMs", {"list_s": round(first, 2), "three_upgrades_s": took})
         # all of them: the healthy one moves, the others are told as failures of their own
-        done = daemon.ctl("--json", "upgrade", "--all", "--to", RELEASE[other(vm.base)], check=False)
+        done = daemon.ctl("--json", "upgrade", "--yes", "--all", "--to", RELEASE[other(vm.base)], check=False)
         self.assertIn('"upgraded"', done.stdout, done.stdout + done.stderr)
         self.assertIsNone(daemon.process.poll(), "the daemon died")
         vm.base = other(vm.base)

@@ -87,7 +87,7 @@ class Fifty(unittest.TestCase):
         first, memory, pauses = {}, {}, []
         for number in range(1, TIMES + 1):
             base = "10.0" if number % 2 else "7.2"
-            said = daemon.json("upgrade", vm.name, "--to", f"qemu-{base}")["vms"][0]
+            said = daemon.json("upgrade", "--yes", vm.name, "--to", f"qemu-{base}")["vms"][0]
             self.assertEqual(said["outcome"], "upgraded")
             pauses.append(said["pause_ms"])
             if base not in first:

@@ -265,7 +265,7 @@ class Fuzz(unittest.TestCase):
             pid = vm.pid()
             sockets = sockets_in(vm.folder)
             vm.qmp.drain_events()
-            done = self.daemon.ctl("--json", "upgrade", vm.name, "--to", release_of(source, target), check=False)
+            done = self.daemon.ctl("--json", "upgrade", "--yes", vm.name, "--to", release_of(source, target), check=False)
             self.assertIn(done.returncode, (0, 6), f"{' '.join(line.options['extra'])}\n{done.stdout}{done.stderr}")
             entry = json.loads(done.stdout)["vms"][0]
             if done.returncode == 0:

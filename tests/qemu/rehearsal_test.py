@@ -26,13 +26,13 @@ class RehearsalTest(QemuTest):
     def rehearse(self, daemon, vm, status=0):
         """A rehearsal; the guest must be where it was, and one process. Returns the VM's entry."""
         pid = vm.pid()
-        run = daemon.json("rehearse", vm.name, "--to", RELEASE[other(vm.base)], status=status)
+        run = daemon.json("rehearse", "--yes", vm.name, "--to", RELEASE[other(vm.base)], status=status)
         self.assertEqual(run["kind"], "rehearsal")
         self.assertEqual(assert_runs_on_one(vm), pid)
         return run["vms"][0]
 
     def move(self, daemon, vm, *options):
-        run = daemon.json("upgrade", vm.name, "--to", RELEASE[other(vm.base)], *options)
+        run = daemon.json("upgrade", "--yes", vm.name, "--to", RELEASE[other(vm.base)], *options)
         entry = run["vms"][0]
         self.assertEqual(entry["outcome"], "upgraded", run)
         vm.base = other(vm.base)
@@ -84,7 +84,7 @@ class Passes(RehearsalTest):
         daemon = self.daemon()
         self.rehearse(daemon, vm)
         pid = vm.pid()
-        run = daemon.json("upgrade", vm.name, "--to", "deb13", "--pause-budget", "1", status=REFUSED)
+        run = daemon.json("upgrade", "--yes", vm.name, "--to", "deb13", "--pause-budget", "1", status=REFUSED)
         self.assertEqual(run["vms"][0]["code"], "budget", run)
         self.assertEqual(assert_runs_on_one(vm), pid)
         self.move(daemon, vm)
@@ -133,7 +133,7 @@ class Fails(RehearsalTest):
         daemon = self.daemon(top='rehearse = "first"')
         for vm in vms:
             vm.qmp.execute("x-hot-upgrade-fault", point="target.load.middle", action="fail")
-        run = daemon.json("upgrade", "kind0", "kind1", "--to", "deb13", status=ROLLED_BACK)
+        run = daemon.json("upgrade", "--yes", "kind0", "kind1", "--to", "deb13", status=ROLLED_BACK)
         codes = {entry["vm"]: entry["code"] for entry in run["vms"]}
         self.assertEqual(codes, {"kind0": "load_failed", "kind1": "rehearsal_failed"}, run)
         for vm in vms:
@@ -148,7 +148,7 @@ class DaemonDies(RehearsalTest):
         pid = vm.pid()
         vm.qmp.execute("x-hot-upgrade-fault", point="target.load.begin", action="slow", duration=250_000_000)
         vm.serial.reset_gap()
-        with daemon.popen("--json", "rehearse", vm.name, "--to", "deb13", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ctl:
+        with daemon.popen("--json", "rehearse", "--yes", vm.name, "--to", "deb13", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ctl:
             deadline = time.monotonic() + 60
             while "enters rehearse" not in daemon.log() and time.monotonic() < deadline:
                 time.sleep(0.002)

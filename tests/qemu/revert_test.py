@@ -69,7 +69,7 @@ class RevertTest(QemuTest):
         vm = self.start_from(package, "back")
         daemon = self.daemon(top="kept_binaries = 4")
         first = daemon.json("list")["vms"][0]["build_id"]
-        self.assertEqual(self.entry(daemon, "upgrade", vm.name, "--to", "deb13")["outcome"], "upgraded")
+        self.assertEqual(self.entry(daemon, "upgrade", "--yes", vm.name, "--to", "deb13")["outcome"], "upgraded")
         self.assert_version(vm, 10)
         shutil.rmtree(package)
         daemon.kill()
@@ -77,7 +77,7 @@ class RevertTest(QemuTest):
         listed = daemon.json("list")["vms"][0]
         self.assertTrue(listed["way_back"]["open"], listed)
         self.assertIn("the way back to 7.2", daemon.ctl("list").stdout)
-        entry = self.entry(daemon, "revert", vm.name)
+        entry = self.entry(daemon, "revert", "--yes", vm.name)
         self.assertEqual(entry["outcome"], "upgraded", entry)
         self.assert_version(vm, 7)
         listed = daemon.json("list")["vms"][0]
@@ -86,11 +86,11 @@ class RevertTest(QemuTest):
         self.assertIn(f"{daemon.folder}/state/kept/{first}/lib/{LIBRARY}", maps)
         # and forth again, by the run that brought it back; then as any VM
         run = daemon.json("status")["runs"][0]["id"]
-        self.assertEqual(self.entry(daemon, "revert", run)["outcome"], "upgraded")
+        self.assertEqual(self.entry(daemon, "revert", "--yes", run)["outcome"], "upgraded")
         self.assert_version(vm, 10)
-        self.assertEqual(self.entry(daemon, "revert", vm.name)["outcome"], "upgraded")
+        self.assertEqual(self.entry(daemon, "revert", "--yes", vm.name)["outcome"], "upgraded")
         self.assert_version(vm, 7)
-        self.assertEqual(self.entry(daemon, "upgrade", vm.name, "--to", "deb13")["outcome"], "upgraded")
+        self.assertEqual(self.entry(daemon, "upgrade", "--yes", vm.name, "--to", "deb13")["outcome"], "upgraded")
         self.assert_version(vm, 10)
         words = pathlib.Path(f"/proc/{vm.pid()}/cmdline").read_text().split("\0")
         self.assertNotIn(f"{daemon.folder}/state/kept/{first}/share/qemu", words, "arguments pile up")
@@ -98,9 +98,9 @@ class RevertTest(QemuTest):
     def test_vm_without_a_way_back_is_refused_with_the_reason(self):
         vm = self.start("7.2", kind=FirmwareGuest, net=False, name="forth")
         daemon = self.daemon(top="kept_binaries = 0")
-        self.assertEqual(self.entry(daemon, "revert", vm.name, status=REFUSED)["code"], "no_way_back")
-        self.assertEqual(self.entry(daemon, "upgrade", vm.name, "--to", "deb13")["outcome"], "upgraded")
-        entry = self.entry(daemon, "revert", vm.name, status=REFUSED)
+        self.assertEqual(self.entry(daemon, "revert", "--yes", vm.name, status=REFUSED)["code"], "no_way_back")
+        self.assertEqual(self.entry(daemon, "upgrade", "--yes", vm.name, "--to", "deb13")["outcome"], "upgraded")
+        entry = self.entry(daemon, "revert", "--yes", vm.name, status=REFUSED)
         self.assertEqual(entry["code"], "no_way_back")
         self.assertIn("not kept", entry["message"])
         self.assertIn("closed", daemon.ctl("list").stdout)
@@ -112,7 +112,7 @@ class RevertTest(QemuTest):
         probe = '[[policy]]\nvms = ["unwell"]\nprobe = ["/bin/sh", "-c", "echo no web server; exit 1"]\n'
         daemon = self.daemon(top="kept_binaries = 4", sections=probe + 'after_failed_verify = "revert"')
         first = daemon.json("list")["vms"][0]["build_id"]
-        entry = self.entry(daemon, "upgrade", vm.name, "--to", "deb13", status=ROLLED_BACK)
+        entry = self.entry(daemon, "upgrade", "--yes", vm.name, "--to", "deb13", status=ROLLED_BACK)
         self.assertEqual(entry["outcome"], "rolled_back", entry)
         self.assertEqual(entry["code"], "probe_failed")
         self.assertEqual(entry["peer_text"], "no web server")
@@ -123,7 +123,7 @@ class RevertTest(QemuTest):
         daemon.kill()
         daemon.config.write_text(daemon.config.read_text().replace('"unwell"', '"nobody"'))
         daemon.start()
-        self.assertEqual(self.entry(daemon, "upgrade", vm.name, "--to", "deb13")["outcome"], "upgraded")
+        self.assertEqual(self.entry(daemon, "upgrade", "--yes", vm.name, "--to", "deb13")["outcome"], "upgraded")
         self.assert_version(vm, 10)
 
 

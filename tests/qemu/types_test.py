@@ -97,7 +97,7 @@ class Types(QemuTest):
         pid = vm.pid()
         vm.qmp.drain_events()
         for options in (["--dry-run"], []):
-            entry = daemon.json("upgrade", vm.name, "--to", RELEASE["7.2"], *options, status=6)["vms"][0]
+            entry = daemon.json("upgrade", "--yes", vm.name, "--to", RELEASE["7.2"], *options, status=6)["vms"][0]
             self.assertEqual(entry["code"], "blocked")
             self.assertLessEqual(set(found), {each["id"] for each in entry["blockers"]})
             self.assertNotIn("prepare", [step["phase"] for step in entry["steps"]])

@@ -2,7 +2,7 @@
 """A private qhupd with its own configuration, folders and socket, and qhupd-ctl talking to it.
 
     with Daemon(releases={"deb13": find_qemu("10.0")}) as daemon:
-        done = daemon.ctl("upgrade", "--all", "--to", "deb13")          # a CompletedProcess with text
+        done = daemon.ctl("upgrade", "--yes", "--all", "--to", "deb13")          # a CompletedProcess with text
         vms = daemon.json("list")["vms"]
         daemon.kill(); daemon.start()                                    # as a crash and systemd would
 

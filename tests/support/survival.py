@@ -268,7 +268,7 @@ class Chain:
         if not step.moves and not wanted:
             vm.qmp.execute("x-hot-upgrade-fault", point=self.ROLLBACK[0], action=self.ROLLBACK[1])
         release = release_of(step.source, step.target)
-        run = self.daemon.ctl("--json", "upgrade", vm.name, "--to", release, check=False)
+        run = self.daemon.ctl("--json", "upgrade", "--yes", vm.name, "--to", release, check=False)
         if wanted:
             self._must_be_refused(step, run, pid, wanted)
         elif step.moves:

@@ -89,7 +89,7 @@ class UnderSystemd(unittest.TestCase):
 
     def upgrade(self, vm, base, status=0):
         """qhupd-ctl upgrade; returns what it says of the VM."""
-        done = self.box.run("qhupd-ctl", "--json", "upgrade", vm.name, "--to", f"qemu-{base}", check=False, timeout=100)
+        done = self.box.run("qhupd-ctl", "--json", "upgrade", "--yes", vm.name, "--to", f"qemu-{base}", check=False, timeout=100)
         self.assertEqual(done.returncode, status, f"{done.stdout}{done.stderr}{self.box.log()}")
         return json.loads(done.stdout)["vms"][0]
 

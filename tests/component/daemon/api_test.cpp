@@ -93,7 +93,7 @@ TEST_CASE("a release whose binary must not be used says so", "[daemon][api]") {
     CHECK(list.status == 0);
     CHECK(has(list.out, "bad"));
     CHECK(has(list.out, "broken"));
-    const Ran ran = host.ctl({"upgrade", "--all", "--to", "bad"});
+    const Ran ran = host.ctl({"upgrade", "--yes", "--all", "--to", "bad"});
     CHECK(ran.status == 6);
     CHECK(has(ran.err, "must not be used"));
 }

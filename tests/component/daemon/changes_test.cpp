@@ -38,7 +38,7 @@ public:
         host.options(0).vm.reactions["hot-upgrade-switch"].held = paused_;
         host.serve();
         REQUIRE(host.start_daemon());
-        ctl_ = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+        ctl_ = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
         REQUIRE(wait_until([this] { return has_command(host, "source hot-upgrade-switch"); }));
     }
 
@@ -76,7 +76,7 @@ TEST_CASE("a VM that appears during a run is not in it", "[daemon][changes]") {
     const json run = waiting.go_on();
     CHECK(run.at("vms").size() == 3);
     qemu.with_vm([](FakeVm& vm) { CHECK(vm.version() == "7.2.22"); });
-    CHECK(waiting.host.ctl({"upgrade", "late", "--to", "new"}).status == 0);
+    CHECK(waiting.host.ctl({"upgrade", "--yes", "late", "--to", "new"}).status == 0);
 }
 
 TEST_CASE(
@@ -154,7 +154,7 @@ TEST_CASE("a guest that is stopped after it was judged is reported", "[daemon][c
     host.options(0).vm.reactions["hot-upgrade-switch"].held = held;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     host.qemu().with_vm(
         [](FakeVm& vm) {
@@ -178,7 +178,7 @@ TEST_CASE("a source that dies while the target loads leaves it the guest", "[dae
     host.options(0).vm.switch_time = 1s;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     host.qemu().with_vm([](FakeVm& vm) { vm.kill_source(); }, 0);
     const Ran ran = host.finish_ctl(ctl);

@@ -75,7 +75,7 @@ TEST_CASE("VMs that are silent, slow, garbage or gone delay nobody", "[daemon][d
         }
     }
     const auto begin = std::chrono::steady_clock::now();
-    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0);
     CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(4));
 }
 
@@ -89,7 +89,7 @@ TEST_CASE("a stock QEMU is listed with the one blocker that it has", "[daemon][d
     CHECK(vm_of(list, "vm0").at("version") == "7.2.22");
     CHECK(vm_of(list, "vm0").at("blockers").size() == 1);
     CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == 6);
-    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 6);
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 6);
     CHECK(host.daemon_log().find("engine/not-patched: \"") != std::string::npos);
 }
 
@@ -196,10 +196,10 @@ TEST_CASE("a name that two VMs have leads to neither of them", "[daemon][discove
         return names;
     };
     CHECK(names_of() == std::vector<std::string>{"vm0", "vm1"});
-    CHECK(host.ctl({"upgrade", "dup", "--to", "new"}).status == 3);
+    CHECK(host.ctl({"upgrade", "--yes", "dup", "--to", "new"}).status == 3);
     std::filesystem::remove(host.dir() / "q/vm0.qmp");
     CHECK(names_of() == std::vector<std::string>{"vm1"});
-    CHECK(host.ctl({"upgrade", "dup", "--to", "new"}).status == 3);
+    CHECK(host.ctl({"upgrade", "--yes", "dup", "--to", "new"}).status == 3);
 }
 
 TEST_CASE("a mistyped name is answered with what was meant", "[daemon][discovery]") {
@@ -209,7 +209,7 @@ TEST_CASE("a mistyped name is answered with what was meant", "[daemon][discovery
     const Ran show = host.ctl({"show", "vm00"});
     CHECK(show.status == 3);
     CHECK(show.err.find("Did you mean 'vm0'?") != std::string::npos);
-    const Ran upgrade = host.ctl({"upgrade", "vm0", "--to", "nwe"});
+    const Ran upgrade = host.ctl({"upgrade", "--yes", "vm0", "--to", "nwe"});
     CHECK(upgrade.status == 3);
     CHECK(upgrade.err.find("Did you mean 'new'?") != std::string::npos);
 }

@@ -106,7 +106,8 @@ TEST_CASE("what a killed daemon had finished is remembered in full", "[daemon][j
     host.options(1).vm.blockers = {{"net/n0", "net", "do that"}};
     host.serve();
     REQUIRE(host.start_daemon());
-    const json before = json::parse(host.ctl({"--json", "upgrade", "--all", "--to", "new"}).out);
+    const json before =
+        json::parse(host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"}).out);
     host.kill_daemon();
     REQUIRE(host.start_daemon());
     const json after = run_of(host, before.at("id").get<std::string>());
@@ -160,7 +161,7 @@ TEST_CASE(
         host.options(0).vm.reactions["hot-upgrade-switch"].is_silent = true;
         host.serve();
         REQUIRE(host.start_daemon());
-        const pid_t ctl = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+        const pid_t ctl = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
         REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
         host.kill_daemon();
         host.qemu().with_vm([](FakeVm& vm) { vm.options().reactions.clear(); }, 0);
@@ -178,7 +179,7 @@ TEST_CASE(
         CHECK(run_of(host, found).at("kind") == "recovery");
         CHECK(outcome_of(run_of(host, found), 0) == "upgraded");
         host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.version() == "10.0.13"); }, 0);
-        CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+        CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 0);
         CHECK(host.finish_ctl(ctl).status == 3); // its run is not known any more, and it says so
     }
 }
@@ -187,16 +188,16 @@ TEST_CASE("with a full disk a run is refused before anything is begun", "[daemon
     Host host(1);
     host.serve();
     REQUIRE(host.start_daemon());
-    REQUIRE(host.ctl({"upgrade", "vm0", "--to", "new", "--dry-run"}).status == 0);
+    REQUIRE(host.ctl({"upgrade", "--yes", "vm0", "--to", "new", "--dry-run"}).status == 0);
     host.fill_disk(true);
-    const Ran ran = host.ctl({"upgrade", "vm0", "--to", "new"});
+    const Ran ran = host.ctl({"upgrade", "--yes", "vm0", "--to", "new"});
     INFO(ran.err << host.daemon_log());
     CHECK(ran.status == 75);
     CHECK(ran.err.find("nothing was begun") != std::string::npos);
     CHECK_FALSE(has_command(host, "main hot-upgrade-prepare"));
     CHECK(host.ctl({"list"}).status == 0);
     host.fill_disk(false);
-    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0);
 }
 
 TEST_CASE("a disk that becomes full during prepare ends it before the pause", "[daemon][journal]") {
@@ -204,7 +205,7 @@ TEST_CASE("a disk that becomes full during prepare ends it before the pause", "[
     host.options(0).vm.standby_time = 300ms;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({"--json", "upgrade", "vm0", "--to", "new"});
+    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "main hot-upgrade-prepare"); }));
     host.fill_disk(true);
     const Ran ran = host.finish_ctl(ctl);
@@ -230,7 +231,7 @@ TEST_CASE("a disk that becomes full inside the pause changes nothing", "[daemon]
     host.options(0).vm.reactions["hot-upgrade-switch"].delay = 300ms;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({"--json", "upgrade", "vm0", "--to", "new"});
+    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     host.fill_disk(true);
     const Ran ran = host.finish_ctl(ctl);
@@ -251,7 +252,7 @@ TEST_CASE("the same request id twice is one run, also after a restart", "[daemon
     host.serve();
     REQUIRE(host.start_daemon());
     const std::vector<std::string> words{
-        "--json", "upgrade", "vm0", "--to", "new", "--request-id", "job-7"};
+        "--json", "upgrade", "--yes", "vm0", "--to", "new", "--request-id", "job-7"};
     // at the same time, and once more while it goes on
     const pid_t first = host.start_ctl(words);
     const pid_t second = host.start_ctl(words);
@@ -270,7 +271,7 @@ TEST_CASE("the same request id twice is one run, also after a restart", "[daemon
     const auto runs = json::parse(host.ctl({"--json", "status"}).out).at("runs");
     CHECK(runs.size() == 1);
     // the same id for something else is a mistake, and starts nothing
-    const Ran other = host.ctl({"upgrade", "vm1", "--to", "new", "--request-id", "job-7"});
+    const Ran other = host.ctl({"upgrade", "--yes", "vm1", "--to", "new", "--request-id", "job-7"});
     CHECK(other.status == 1);
     CHECK(other.err.find("belongs to run") != std::string::npos);
     host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.version() == "7.2.22"); }, 1);

@@ -28,9 +28,9 @@ TEST_CASE("0: all selected VMs are on the release; 2: they were already", "[ctl]
     Host host(2);
     host.serve();
     REQUIRE(host.start_daemon());
-    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 0);
-    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
-    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 2);
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 2);
     CHECK(host.ctl({"check", "--all", "--to", "new"}).status == 2);
 }
 
@@ -46,8 +46,8 @@ TEST_CASE("3: there is no VM, release, run or hold of that name", "[ctl][exit]")
     host.serve();
     REQUIRE(host.start_daemon());
     CHECK(host.ctl({"show", "vm7"}).status == 3);
-    CHECK(host.ctl({"upgrade", "vm7", "--to", "new"}).status == 3);
-    CHECK(host.ctl({"upgrade", "vm0", "--to", "old"}).status == 3);
+    CHECK(host.ctl({"upgrade", "--yes", "vm7", "--to", "new"}).status == 3);
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "old"}).status == 3);
     CHECK(host.ctl({"status", "r0"}).status == 3);
     CHECK(host.ctl({"abort", "r0"}).status == 3);
     CHECK(host.ctl({"unhold", "vm0"}).status == 3);
@@ -58,7 +58,7 @@ TEST_CASE("4: one VM was rolled back and every guest runs", "[ctl][exit]") {
     host.options(1).vm.reactions["hot-upgrade-switch"].error_code = "load-failed";
     host.serve();
     REQUIRE(host.start_daemon());
-    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 4);
+    CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 4);
 }
 
 TEST_CASE("5: a guest needs an operator", "[ctl][exit]") {
@@ -66,7 +66,7 @@ TEST_CASE("5: a guest needs an operator", "[ctl][exit]") {
     host.extra_sections = "[[policy]]\nvms = [\"vm1\"]\nprobe = [\"/bin/false\"]\n";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"upgrade", "--yes", "--all", "--to", "new"});
     INFO(ran.out << ran.err);
     CHECK(ran.status == 5);
 }
@@ -77,7 +77,7 @@ TEST_CASE("6: preflight refuses, and nothing was paused", "[ctl][exit]") {
     host.serve();
     REQUIRE(host.start_daemon());
     CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == 6);
-    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 6);
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 6);
     CHECK_FALSE(has_command(host, "source hot-upgrade-switch"));
 }
 
@@ -88,9 +88,9 @@ TEST_CASE("7: the run was aborted; 75: another run has the VM", "[ctl][exit]") {
     host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"upgrade", "--all", "--to", "new"});
+    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
-    CHECK(host.ctl({"upgrade", "vm1", "--to", "new"}).status == 75);
+    CHECK(host.ctl({"upgrade", "--yes", "vm1", "--to", "new"}).status == 75);
     const pid_t abort = host.start_ctl({"abort", host.newest_run()});
     REQUIRE(wait_until([&] {
         const Ran now = host.ctl({"--json", "status", host.newest_run(), "--once"});
@@ -147,7 +147,7 @@ TEST_CASE("130: Ctrl-C goes away and says how to come back", "[ctl][exit]") {
     host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     ::kill(upgrade, SIGINT);
     const Ran ran = host.finish_ctl(upgrade);

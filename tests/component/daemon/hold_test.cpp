@@ -41,7 +41,7 @@ TEST_CASE("a VM that is held is refused by its name, and left out of --all", "[d
     host.kill_daemon();
     REQUIRE(host.start_daemon());
     for (const char* command : {"upgrade", "rehearse"}) {
-        const Ran named = host.ctl({"--json", command, "vm0", "--to", "new"});
+        const Ran named = host.ctl({"--json", command, "--yes", "vm0", "--to", "new"});
         CHECK(named.status == 6);
         const json refused = vm_of(json::parse(named.out), "vm0");
         CHECK(refused.at("outcome") == "refused");
@@ -50,22 +50,22 @@ TEST_CASE("a VM that is held is refused by its name, and left out of --all", "[d
         CHECK(message.find("until 20") != std::string::npos);
         CHECK(message.find("a backup goes on") != std::string::npos);
     }
-    CHECK(host.ctl({"revert", "vm0"}).status == 6);
+    CHECK(host.ctl({"revert", "--yes", "vm0"}).status == 6);
     CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == 6);
     CHECK(host.ctl({"list"}).out.find("a backup goes on") != std::string::npos);
     CHECK(host.ctl({"show", "vm0"}).out.find("a backup goes on") != std::string::npos);
-    const Ran all = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran all = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     CHECK(all.status == 0);
     CHECK(vm_of(json::parse(all.out), "vm0").at("outcome") == "skipped");
     CHECK(vm_of(json::parse(all.out), "vm0").at("code") == "held");
     CHECK(vm_of(json::parse(all.out), "vm1").at("outcome") == "upgraded");
     CHECK_FALSE(has_command(host, "main hot-upgrade-prepare"));
-    const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
+    const Ran again = host.ctl({"upgrade", "--yes", "--all", "--to", "new"});
     CHECK(again.status == 2);
     CHECK(again.out.find("vm0 was left out: VM vm0 is held until") != std::string::npos);
     REQUIRE(host.ctl({"unhold", "vm0"}).status == 0);
     CHECK(host.ctl({"unhold", "vm0"}).status == 3);
-    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 0);
     // taken off is taken off, after a restart too
     host.kill_daemon();
     REQUIRE(host.start_daemon());
@@ -78,7 +78,9 @@ TEST_CASE("a hold that has expired holds nobody", "[daemon][hold]") {
     REQUIRE(host.start_daemon());
     REQUIRE(host.ctl({"hold", "vm0", "--reason", "why", "--for", "1s"}).status == 0);
     CHECK_FALSE(json::parse(host.ctl({"--json", "show", "vm0"}).out).at("hold").is_null());
-    CHECK(wait_until([&] { return host.ctl({"upgrade", "vm0", "--to", "new"}).status == 0; }));
+    CHECK(wait_until([&] {
+        return host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0;
+    }));
     CHECK(json::parse(host.ctl({"--json", "show", "vm0"}).out).at("hold").is_null());
     CHECK(host.ctl({"unhold", "vm0"}).status == 3);
 }
@@ -90,7 +92,7 @@ TEST_CASE("a VM that is held while it waits in a run is not begun", "[daemon][ho
     host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     // the one that is in its pause finishes all the same
     REQUIRE(host.ctl({"hold", "vm0", "vm1", "--reason", "stop it"}).status == 0);
@@ -118,9 +120,9 @@ TEST_CASE("what is no hold changes nothing", "[daemon][hold]") {
             .find("{\"holds\":[]}") != std::string::npos
     );
     // what cannot be written down does not hold
-    REQUIRE(host.ctl({"upgrade", "vm0", "--to", "new", "--dry-run"}).status == 0);
+    REQUIRE(host.ctl({"upgrade", "--yes", "vm0", "--to", "new", "--dry-run"}).status == 0);
     host.fill_disk(true);
     CHECK(host.ctl({"hold", "vm0", "--reason", "why"}).status == 75);
     host.fill_disk(false);
-    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0);
 }

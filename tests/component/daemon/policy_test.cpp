@@ -56,7 +56,7 @@ TEST_CASE("a run goes by priority, then by name", "[daemon][policy]") {
                           "[[policy]]\nvms = [\"vm[0]\"]\npriority = -1\n";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     INFO(ran.err << ran.out << host.daemon_log());
     REQUIRE(ran.status == 0);
     const json run = json::parse(ran.out);
@@ -77,7 +77,7 @@ TEST_CASE("the VM that a priority makes the first of its kind is rehearsed", "[d
     host.serve();
     REQUIRE(host.start_daemon());
     const Ran ran =
-        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+        host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--pause-budget", "10000"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 0);
     CHECK(has_command(host, "source hot-upgrade-load", 1));
@@ -91,7 +91,7 @@ TEST_CASE("a VM that is skipped is upgraded only by its name", "[daemon][policy]
     host.extra_sections = "[[policy]]\nvms = [\"vm1\"]\nskip = true\n";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran all = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran all = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     INFO(all.err << all.out << host.daemon_log());
     CHECK(all.status == 0);
     const json left_out = vm_of(json::parse(all.out), "vm1");
@@ -99,10 +99,10 @@ TEST_CASE("a VM that is skipped is upgraded only by its name", "[daemon][policy]
     CHECK(left_out.at("code") == "skipped");
     CHECK(vm_of(json::parse(all.out), "vm0").at("outcome") == "upgraded");
     CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 1));
-    const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
+    const Ran again = host.ctl({"upgrade", "--yes", "--all", "--to", "new"});
     CHECK(again.status == 2);
     CHECK(again.out.find("vm1 was left out") != std::string::npos);
-    CHECK(host.ctl({"upgrade", "vm1", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "vm1", "--to", "new"}).status == 0);
 }
 
 TEST_CASE("no upgrade begins outside the window of its VM", "[daemon][policy]") {
@@ -112,7 +112,8 @@ TEST_CASE("no upgrade begins outside the window of its VM", "[daemon][policy]") 
                           window(120min, 180min) + "\", \"" + window(-60min, 60min) + "\"]\n";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new", "--max-failures", "1"});
+    const Ran ran =
+        host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--max-failures", "1"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 6);
     const json run = json::parse(ran.out);
@@ -130,7 +131,7 @@ TEST_CASE("no upgrade begins outside the window of its VM", "[daemon][policy]") 
     CHECK(show.out.find("not now") != std::string::npos);
     CHECK(host.ctl({"show", "vm2"}).out.find("Policy") == std::string::npos);
     // a rehearsal pauses the guest too
-    CHECK(host.ctl({"rehearse", "vm0", "--to", "new"}).status == 6);
+    CHECK(host.ctl({"rehearse", "--yes", "vm0", "--to", "new"}).status == 6);
 }
 
 TEST_CASE("VMs that have no room together are upgraded one after another", "[daemon][memory]") {
@@ -139,7 +140,7 @@ TEST_CASE("VMs that have no room together are upgraded one after another", "[dae
     host.extra_config = "parallel = 4\npause_slots = 4\nmemory_reserve_mib = 16777216";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     INFO(ran.err << ran.out << host.daemon_log());
     REQUIRE(ran.status == 0);
     std::vector<std::pair<int, int>> spans; // from preflight to commit
@@ -164,7 +165,7 @@ TEST_CASE("an abort reaches who waits for memory", "[daemon][memory]") {
     }
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] {
         return (has_command(host, "source hot-upgrade-switch", 0) ||
                 has_command(host, "source hot-upgrade-switch", 1)) &&
@@ -182,7 +183,7 @@ TEST_CASE("an abort reaches who waits for memory", "[daemon][memory]") {
     *held = false;
     CHECK(host.finish_ctl(abort).status == 7);
     CHECK(vm_of(json::parse(host.finish_ctl(ctl).out), begun).at("outcome") == "upgraded");
-    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 0);
 }
 
 TEST_CASE("no run allows a longer pause than the policy of a VM", "[daemon][policy]") {
@@ -195,7 +196,8 @@ TEST_CASE("no run allows a longer pause than the policy of a VM", "[daemon][poli
     host.serve();
     REQUIRE(host.start_daemon());
     const Ran ran =
-        host.ctl({"--json", "rehearse", "--all", "--to", "new", "--pause-budget", "10000"});
+        host.ctl({"--json", "rehearse", "--yes", "--all", "--to", "new", "--pause-budget", "10000"}
+        );
     INFO(ran.err << ran.out << host.daemon_log());
     const json run = json::parse(ran.out);
     CHECK(vm_of(run, "vm0").at("outcome") == "rolled_back");

@@ -107,7 +107,7 @@ TEST_CASE("a VM is upgraded when its probe is content", "[daemon][probe]") {
                           "\"test $QHUP_VM = vm0\"]\n";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 0);
     CHECK(host.ctl({"show", "vm0"}).out.find("probe /bin/sh") != std::string::npos);
@@ -119,7 +119,7 @@ TEST_CASE("a VM whose probe fails is reported, and left on the new QEMU", "[daem
                           "\"echo no web server; exit 1\"]\n";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 5);
     CHECK(only_vm(ran).at("outcome") == "needs_operator");
@@ -136,7 +136,7 @@ TEST_CASE("a VM that cannot be taken back says so", "[daemon][probe]") {
                           "after_failed_verify = \"revert\"\n";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 5);
     CHECK(only_vm(ran).at("code") == "probe_failed");
@@ -158,7 +158,7 @@ TEST_CASE("a canary whose probe fails in the soak stops the run", "[daemon][prob
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t ctl = host.start_ctl(
-        {"--json", "upgrade", "--all", "--to", "new", "--canaries", "1", "--soak", "2s"}
+        {"--json", "upgrade", "--yes", "--all", "--to", "new", "--canaries", "1", "--soak", "2s"}
     );
     REQUIRE(wait_until([&] { return host.daemon_log().find("is soaking") != std::string::npos; }));
     ::unlink(flag.c_str());

@@ -65,6 +65,7 @@ TEST_CASE("canaries come first, one of each kind, then the batches", "[daemon][s
     const Ran ran = host.ctl(
         {"--json",
          "upgrade",
+         "--yes",
          "--all",
          "--to",
          "new",
@@ -103,7 +104,7 @@ TEST_CASE("a canary that fails stops the run", "[daemon][stages]") {
     host.options(0).vm.reactions["hot-upgrade-switch"].error_code = "load-failed";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"upgrade", "--all", "--to", "new", "--canaries", "2"});
+    const Ran ran = host.ctl({"upgrade", "--yes", "--all", "--to", "new", "--canaries", "2"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 4);
     CHECK(
@@ -129,7 +130,7 @@ TEST_CASE("a canary that becomes unwell in the soak stops the run", "[daemon][st
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t ctl = host.start_ctl(
-        {"--json", "upgrade", "--all", "--to", "new", "--canaries", "1", "--soak", "2s"}
+        {"--json", "upgrade", "--yes", "--all", "--to", "new", "--canaries", "1", "--soak", "2s"}
     );
     REQUIRE(wait_until([&] { return is_soaking(host, 1); }));
     if (is_gone) {
@@ -155,7 +156,7 @@ TEST_CASE("a daemon that restarts in a soak goes on with it", "[daemon][stages]"
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t ctl = host.start_ctl(
-        {"--json", "upgrade", "--all", "--to", "new", "--canaries", "1", "--soak", "2s"}
+        {"--json", "upgrade", "--yes", "--all", "--to", "new", "--canaries", "1", "--soak", "2s"}
     );
     REQUIRE(wait_until([&] { return is_soaking(host, 1); }));
     const auto until = newest(host).at("stage").at("soak_until_unix_ms");
@@ -185,7 +186,7 @@ TEST_CASE("a release that changed while nobody watched ends the run", "[daemon][
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t ctl = host.start_ctl(
-        {"--json", "upgrade", "--all", "--to", "new", "--canaries", "1", "--soak", "1h"}
+        {"--json", "upgrade", "--yes", "--all", "--to", "new", "--canaries", "1", "--soak", "1h"}
     );
     REQUIRE(wait_until([&] { return is_soaking(host, 1); }));
     host.kill_daemon();
@@ -205,7 +206,7 @@ TEST_CASE("an abort ends a soak", "[daemon][stages]") {
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t ctl = host.start_ctl(
-        {"--json", "upgrade", "--all", "--to", "new", "--canaries", "1", "--soak", "1h"}
+        {"--json", "upgrade", "--yes", "--all", "--to", "new", "--canaries", "1", "--soak", "1h"}
     );
     REQUIRE(wait_until([&] { return is_soaking(host, 1); }));
     const Ran stage = host.ctl({"status", host.newest_run(), "--once"});
@@ -218,7 +219,7 @@ TEST_CASE("an abort ends a soak", "[daemon][stages]") {
     CHECK(vm_of(run, "vm0").at("outcome") == "upgraded");
     CHECK(vm_of(run, "vm1").at("code") == "stopped");
     // nothing is left of it: the other one can be upgraded
-    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 0);
 }
 
 TEST_CASE("what changes in a soak counts for the stages after it", "[daemon][stages]") {
@@ -226,11 +227,11 @@ TEST_CASE("what changes in a soak counts for the stages after it", "[daemon][sta
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t ctl = host.start_ctl(
-        {"--json", "upgrade", "--all", "--to", "new", "--canaries", "1", "--soak", "2s"}
+        {"--json", "upgrade", "--yes", "--all", "--to", "new", "--canaries", "1", "--soak", "2s"}
     );
     REQUIRE(wait_until([&] { return is_soaking(host, 1); }));
     REQUIRE(host.ctl({"hold", "vm1", "--reason", "not now"}).status == 0);
-    REQUIRE(host.ctl({"upgrade", "vm2", "--to", "new"}).status == 0);
+    REQUIRE(host.ctl({"upgrade", "--yes", "vm2", "--to", "new"}).status == 0);
     std::filesystem::remove(host.qemu().path(3));
     const Ran ran = host.finish_ctl(ctl);
     INFO(ran.err << ran.out << host.daemon_log());

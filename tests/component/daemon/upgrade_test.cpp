@@ -36,7 +36,7 @@ TEST_CASE("upgrade --all upgrades every VM and says so", "[daemon][upgrade]") {
     Host host(5);
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"upgrade", "--all", "--to", "new", "--parallel", "3"});
+    const Ran ran = host.ctl({"upgrade", "--yes", "--all", "--to", "new", "--parallel", "3"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 0);
     CHECK(ran.out.find("VM   FROM    TO       OUTCOME   PAUSE") != std::string::npos);
@@ -48,7 +48,7 @@ TEST_CASE("upgrade --all upgrades every VM and says so", "[daemon][upgrade]") {
     const json list = json::parse(host.ctl({"--json", "list"}).out);
     CHECK(list.at("vms").at(0).at("version") == "10.0.13");
     // and again: nothing to do
-    const Ran again = host.ctl({"upgrade", "--all", "--to", "new"});
+    const Ran again = host.ctl({"upgrade", "--yes", "--all", "--to", "new"});
     CHECK(again.status == 2);
     CHECK(again.out.find("unchanged") != std::string::npos);
 }
@@ -57,7 +57,7 @@ TEST_CASE("a run in JSON has outcome, pause, total and all timings", "[daemon][u
     Host host(1);
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "vm0", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
     REQUIRE(ran.status == 0);
     const json vm = vm_of(json::parse(ran.out), "vm0");
     CHECK(vm.at("outcome") == "upgraded");
@@ -76,7 +76,7 @@ TEST_CASE("a blocked VM is refused with all reasons and never touched", "[daemon
     CHECK(check.status == 6);
     CHECK(check.out.find("net/n0: do that.") != std::string::npos);
     CHECK(check.out.find("vm1: can be upgraded") != std::string::npos);
-    const Ran ran = host.ctl({"upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"upgrade", "--yes", "--all", "--to", "new"});
     CHECK(ran.status == 6);
     CHECK(ran.out.find("chardev/serial0: do this.") != std::string::npos);
     CHECK(ran.out.find("vm1  7.2.22  10.0.13  upgraded") != std::string::npos);
@@ -88,7 +88,7 @@ TEST_CASE("a failed switch is rolled back and the others are upgraded", "[daemon
     host.options(1).vm.reactions["hot-upgrade-switch"].error_code = "load-failed";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     CHECK(ran.status == 4);
     const json run = json::parse(ran.out);
     CHECK(vm_of(run, "vm0").at("outcome") == "upgraded");
@@ -106,7 +106,7 @@ TEST_CASE("a switch that did not even pause the guest is refused", "[daemon][upg
     host.options(0).vm.reactions["hot-upgrade-switch"].error_phase = "flush";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     CHECK(ran.status == 6);
     const json vm = vm_of(json::parse(ran.out), "vm0");
     CHECK(vm.at("outcome") == "refused");
@@ -118,11 +118,11 @@ TEST_CASE("a VM in a run is busy for every other run", "[daemon][upgrade]") {
     host.options(0).vm.reactions["hot-upgrade-switch"].delay = 700ms;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t first = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    const pid_t first = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     const json list = json::parse(host.ctl({"--json", "list"}).out);
     CHECK_FALSE(list.at("vms").at(0).at("run").get<std::string>().empty());
-    const Ran second = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran second = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     CHECK(second.status == 75);
     CHECK(vm_of(json::parse(second.out), "vm0").at("code") == "busy");
     CHECK(vm_of(json::parse(second.out), "vm1").at("outcome") == "upgraded");
@@ -134,7 +134,7 @@ TEST_CASE("Ctrl-C detaches from the run and never aborts it", "[daemon][upgrade]
     host.options(0).vm.reactions["hot-upgrade-switch"].delay = 500ms;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     ::kill(upgrade, SIGINT);
     const Ran detached = host.finish_ctl(upgrade);
@@ -158,7 +158,7 @@ TEST_CASE(
     for (int i = 0; i < 3; ++i) {
         CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == 0);
     }
-    CHECK(host.ctl({"upgrade", "vm0", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0);
 
     // then
     const std::string log = host.daemon_log();
@@ -172,7 +172,7 @@ TEST_CASE("a dry run touches nothing", "[daemon][upgrade]") {
     Host host(1);
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"upgrade", "--all", "--to", "new", "--dry-run"});
+    const Ran ran = host.ctl({"upgrade", "--yes", "--all", "--to", "new", "--dry-run"});
     CHECK(ran.status == 0);
     CHECK(ran.out.find("checked") != std::string::npos);
     CHECK_FALSE(has_command(host, "main hot-upgrade-prepare"));
@@ -185,7 +185,7 @@ TEST_CASE("SIGTERM ends what is not paused and waits for what is", "[daemon][upg
     host.options(0).vm.reactions["hot-upgrade-switch"].delay = 300ms;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"upgrade", "--all", "--to", "new"});
+    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     CHECK(host.stop_daemon() == 0);
     const Ran ran = host.finish_ctl(upgrade);
@@ -202,7 +202,7 @@ TEST_CASE("thirty VMs are upgraded in one run", "[daemon][upgrade]") {
     host.extra_config = "parallel = 8";
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     CHECK(ran.status == 0);
     const json run = json::parse(ran.out);
     for (const json& vm : run.at("vms")) {
@@ -221,7 +221,7 @@ TEST_CASE("an aborted run begins no further VM and lets a pause finish", "[daemo
     host.options(2).vm.standby_time = 300ms;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     // vm0 is in its pause, vm1 waits for it, vm2 is prepared, vm3 was not begun
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     *first = false;
@@ -258,7 +258,7 @@ TEST_CASE("an aborted run begins no further VM and lets a pause finish", "[daemo
     REQUIRE(host.start_daemon());
     CHECK(json::parse(host.ctl({"--json", "abort", run.at("id").get<std::string>()}).out) == run);
     CHECK(host.ctl({"abort", "r0"}).status == 3);
-    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 0);
 }
 
 TEST_CASE("an abort inside the pause lets a failing switch roll back", "[daemon][upgrade]") {
@@ -267,7 +267,7 @@ TEST_CASE("an abort inside the pause lets a failing switch roll back", "[daemon]
     host.options(0).vm.reactions["hot-upgrade-switch"].delay = 300ms;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--all", "--to", "new"});
+    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     CHECK(host.ctl({"abort", host.newest_run()}).status == 4);
     const json vm = vm_of(json::parse(host.finish_ctl(upgrade).out), "vm0");
@@ -284,7 +284,7 @@ TEST_CASE("a run stops after as many failures as it was told", "[daemon][upgrade
         host.options(3).vm.reactions["hot-upgrade-switch"].error_code = "load-failed";
         host.serve();
         REQUIRE(host.start_daemon());
-        std::vector<std::string> words{"--json", "upgrade", "--all", "--to", "new"};
+        std::vector<std::string> words{"--json", "upgrade", "--yes", "--all", "--to", "new"};
         if (!most.empty()) {
             words.insert(words.end(), {"--max-failures", most});
         }
@@ -327,7 +327,8 @@ TEST_CASE("a rehearsal says that it would work, and moves no guest", "[daemon][r
     host.extra_config = kPatient;
     host.serve();
     REQUIRE(host.start_daemon());
-    const Ran ran = host.ctl({"rehearse", "--all", "--to", "new", "--pause-budget", "10000"});
+    const Ran ran =
+        host.ctl({"rehearse", "--yes", "--all", "--to", "new", "--pause-budget", "10000"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 0);
     CHECK(ran.out.find("vm1  7.2.22  new  rehearsed") != std::string::npos);
@@ -349,10 +350,10 @@ TEST_CASE("a rehearsal says that it would work, and moves no guest", "[daemon][r
     CHECK(vm_of(run, "vm0").at("rehearsal").at("result") == "passed");
     // what a rehearsal measured holds until the next one: a budget below it refuses the upgrade
     const Ran refused =
-        host.ctl({"--json", "upgrade", "vm0", "--to", "new", "--pause-budget", "1"});
+        host.ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new", "--pause-budget", "1"});
     CHECK(refused.status == 6);
     CHECK(vm_of(json::parse(refused.out), "vm0").at("code") == "budget");
-    CHECK(host.ctl({"upgrade", "--all", "--to", "new"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "--all", "--to", "new"}).status == 0);
 }
 
 TEST_CASE("a release that cannot load the state is found by a rehearsal", "[daemon][rehearsal]") {
@@ -363,7 +364,7 @@ TEST_CASE("a release that cannot load the state is found by a rehearsal", "[daem
     host.serve();
     REQUIRE(host.start_daemon());
     const Ran ran =
-        host.ctl({"--json", "rehearse", "vm0", "--to", "new", "--pause-budget", "10000"});
+        host.ctl({"--json", "rehearse", "--yes", "vm0", "--to", "new", "--pause-budget", "10000"});
     CHECK(ran.status == 4);
     const json vm = vm_of(json::parse(ran.out), "vm0");
     CHECK(vm.at("outcome") == "rolled_back");
@@ -379,7 +380,7 @@ TEST_CASE("the first VM of a kind is rehearsed, and the others follow", "[daemon
     host.serve();
     REQUIRE(host.start_daemon());
     const Ran ran =
-        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+        host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--pause-budget", "10000"});
     INFO(ran.err << ran.out << host.daemon_log());
     REQUIRE(ran.status == 0);
     const json run = json::parse(ran.out);
@@ -402,7 +403,7 @@ TEST_CASE("a kind that fails its rehearsal is not touched any further", "[daemon
     host.serve();
     REQUIRE(host.start_daemon());
     const Ran ran =
-        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+        host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--pause-budget", "10000"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 4);
     const json run = json::parse(ran.out);
@@ -413,7 +414,7 @@ TEST_CASE("a kind that fails its rehearsal is not touched any further", "[daemon
     CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 1));
     CHECK(vm_of(run, "vm2").at("outcome") == "upgraded");
     // said so, it is tried all the same
-    CHECK(host.ctl({"upgrade", "vm1", "--to", "new", "--no-rehearse"}).status == 0);
+    CHECK(host.ctl({"upgrade", "--yes", "vm1", "--to", "new", "--no-rehearse"}).status == 0);
 }
 
 TEST_CASE("the first VM of the order is rehearsed, however late it is", "[daemon][rehearsal]") {
@@ -423,7 +424,7 @@ TEST_CASE("the first VM of the order is rehearsed, however late it is", "[daemon
     host.options(0).vm.reactions["hot-upgrade-rollback"].delay = 300ms;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t lost = host.start_ctl({"upgrade", "vm0", "--to", "new"});
+    const pid_t lost = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "main hot-upgrade-prepare"); }));
     // a command of a daemon that was killed takes effect after the next one has looked
     host.kill_daemon();
@@ -437,7 +438,7 @@ TEST_CASE("the first VM of the order is rehearsed, however late it is", "[daemon
         return state == "prepared";
     }));
     const Ran ran =
-        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+        host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--pause-budget", "10000"});
     INFO(ran.err << ran.out << host.daemon_log());
     CHECK(ran.status == 0);
     CHECK(host.daemon_log().find("vm0: ends its unfinished upgrade") != std::string::npos);
@@ -454,7 +455,7 @@ TEST_CASE("a VM that says nothing of its kind leaves that to the next", "[daemon
     host.serve();
     REQUIRE(host.start_daemon());
     const Ran ran =
-        host.ctl({"--json", "upgrade", "--all", "--to", "new", "--pause-budget", "10000"});
+        host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--pause-budget", "10000"});
     INFO(ran.err << ran.out << host.daemon_log());
     const json run = json::parse(ran.out);
     CHECK(vm_of(run, "vm0").at("code") == "blocked");
@@ -471,7 +472,7 @@ TEST_CASE(
     host.options(0).vm.reactions["hot-upgrade-load"].is_silent = true;
     host.serve();
     REQUIRE(host.start_daemon());
-    const pid_t rehearsal = host.start_ctl({"--json", "rehearse", "vm0", "--to", "new"});
+    const pid_t rehearsal = host.start_ctl({"--json", "rehearse", "--yes", "vm0", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-load"); }));
     host.kill_daemon();
     REQUIRE(host.start_daemon());

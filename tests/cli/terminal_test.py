@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""qhupd-ctl in front of a person and inside a script: what it asks, shows and leaves alone."""
+
+import subprocess
+import unittest
+
+from fake_host import FakeHost, Terminal
+
+BLOCKED = {"vm": {"blockers": [{"id": "chardev/serial0", "class": "chardev", "reason": "Use a pty."}]}}
+SLOW = {"vm": {"switch_time_ms": 1500}}
+
+
+class Confirmation(unittest.TestCase):
+    def test_the_plan_is_shown_and_a_yes_begins(self):
+        with FakeHost(2, scripts={1: BLOCKED}) as host:
+            with Terminal(host.command("upgrade", "vm0", "vm1", "--to", "new")) as terminal:
+                terminal.wait_for("Go on? [y/N]")
+                shown = terminal.screen.text()
+                self.assertIn("Upgrade 1 VM to release new, while they run:", shown)
+                self.assertIn("vm0  7.2.22  new  not measured yet", shown)
+                self.assertIn("chardev/serial0: Use a pty.", shown)
+                self.assertIn("Longest pause to expect: not known", shown)
+                self.assertEqual(host.newest_run(), "")
+                terminal.type("y\n")
+                self.assertEqual(terminal.wait(), 6, terminal.screen.text())
+                self.assertIn("upgraded", terminal.screen.text())
+
+    def test_anything_but_yes_does_nothing(self):
+        with FakeHost(1) as host:
+            for answer in ("n\n", "\n", "\x04"):
+                for words in (("upgrade", "vm0", "--to", "new"), ("rehearse", "--all", "--to", "new")):
+                    with Terminal(host.command(*words)) as terminal:
+                        terminal.wait_for("Go on?")
+                        terminal.type(answer)
+                        self.assertEqual(terminal.wait(), 2)
+                        self.assertIn("Nothing was done.", terminal.screen.text())
+            self.assertEqual(host.newest_run(), "")
+
+    def test_the_pause_of_the_last_time_is_expected_and_a_revert_has_a_plan(self):
+        with FakeHost(1) as host:
+            self.assertEqual(host.daemon.ctl("rehearse", "--yes", "vm0", "--to", "new").returncode, 0)
+            with Terminal(host.command("upgrade", "vm0", "--to", "new")) as terminal:
+                terminal.wait_for("Go on?")
+                self.assertRegex(terminal.screen.text(), r"Longest pause to expect: about [0-9.]+ ms\.")
+                terminal.type("y\n")
+                self.assertEqual(terminal.wait(), 0)
+            with Terminal(host.command("revert", "vm0")) as terminal:
+                status = terminal.wait()  # no binary is kept, so nobody is asked
+                self.assertIn("Not touched", terminal.screen.text())
+                self.assertEqual(status, 6, terminal.screen.text())
+
+    def test_where_nobody_can_be_asked_it_prints_the_command_and_does_nothing(self):
+        with FakeHost(1) as host:
+            for words in (["upgrade", "vm0", "--to", "new"], ["rehearse", "--all", "--to", "new"], ["revert", "vm0"]):
+                done = host.daemon.ctl(*words, check=False)
+                self.assertEqual(done.returncode, 64)
+                self.assertIn(f"qhupd-ctl --socket {host.daemon.socket} {' '.join(words)} --yes\n", done.stderr)
+            document = host.daemon.json("upgrade", "--all", "--to", "new", status=64)
+            self.assertEqual(document["code"], "confirmation_needed")
+            self.assertEqual(host.newest_run(), "")
+            # the printed command is the one to type
+            line = next(line for line in done.stderr.splitlines() if line.strip().endswith("--yes")).strip()
+            self.assertEqual(subprocess.run(f"{host.command()[0]} {line.split(' ', 1)[1]}", shell=True, capture_output=True).returncode, 6)
+
+    def test_a_dry_run_and_an_unknown_release_ask_nothing(self):
+        with FakeHost(1) as host:
+            with Terminal(host.command("upgrade", "--all", "--to", "new", "--dry-run")) as terminal:
+                self.assertEqual(terminal.wait(), 0)
+                self.assertNotIn("Go on?", terminal.screen.text())
+            with Terminal(host.command("upgrade", "--all", "--to", "nwe")) as terminal:
+                self.assertEqual(terminal.wait(), 3)
+                self.assertIn("Did you mean 'new'?", terminal.screen.text())
+
+
+class Waiting(unittest.TestCase):
+    def test_ctrl_c_and_a_timeout_leave_the_run_alone(self):
+        with FakeHost(1, scripts={0: SLOW}, patient=True) as host:
+            with Terminal(host.command("upgrade", "vm0", "--to", "new", "--yes")) as terminal:
+                terminal.wait_for("switch_over")
+                terminal.interrupt()
+                self.assertEqual(terminal.wait(), 130)
+                run = host.newest_run()
+                self.assertIn(f"qhupd-ctl status {run}", terminal.screen.text())
+            done = host.daemon.ctl("status", run, "--timeout", "1s", check=False)
+            self.assertIn(done.returncode, (0, 130))
+            self.assertEqual(host.daemon.ctl("status", run).returncode, 0)
+            self.assertEqual(host.daemon.json("status", run)["vms"][0]["outcome"], "upgraded")
+
+    def test_no_wait_says_the_run_and_goes(self):
+        with FakeHost(1, scripts={0: SLOW}, patient=True) as host:
+            done = host.daemon.ctl("upgrade", "vm0", "--to", "new", "--yes", "--no-wait")
+            run = host.newest_run()
+            self.assertEqual(done.stdout, run + "\n")
+            self.assertEqual(host.daemon.json("status", run, "--once")["state"], "running")
+            timed = host.daemon.ctl("status", run, "--timeout", "1s", check=False)
+            self.assertEqual(timed.returncode, 130, timed.stderr)
+            self.assertEqual(host.daemon.ctl("status", run).returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
