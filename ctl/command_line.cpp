@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <map>
 #include <sstream>
 
 namespace qhup::ctl {
@@ -20,6 +21,30 @@ constexpr const char* kExitStatusHelp =
     "  64  wrong command line                         69  the daemon cannot be reached\n"
     "  75  nothing was touched; try later             77  not permitted\n"
     "  78  the configuration is wrong                 130 detached by Ctrl-C; the run goes on\n";
+
+/// An option whose value is one of some words.
+template <class Value>
+void add_choice(
+    CLI::App& app,
+    const std::string& name,
+    const char* type,
+    Value& target,
+    std::map<std::string, Value> choices,
+    const std::string& what
+) {
+    app.add_option_function<std::string>(
+           name,
+           [name, &target, choices = std::move(choices)](const std::string& word) {
+               const auto chosen = choices.find(word);
+               if (chosen == choices.end()) {
+                   throw CLI::ValidationError(name, "'" + word + "' is none of its words");
+               }
+               target = chosen->second;
+           },
+           what
+    )
+        ->type_name(type);
+}
 
 void add_selection(CLI::App& command, Options& options) {
     auto* vms =
@@ -244,6 +269,27 @@ std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const*
         ->capture_default_str()
         ->type_name("PATH");
     app.add_flag("--json", options.json, "Print JSON for programs");
+    add_choice(
+        app,
+        "--progress",
+        "HOW",
+        options.progress,
+        {{"auto", ProgressMode::automatic},
+         {"plain", ProgressMode::plain},
+         {"live", ProgressMode::live},
+         {"none", ProgressMode::none}},
+        "How runs are shown: auto, plain, live or none"
+    );
+    add_choice(
+        app,
+        "--color",
+        "WHEN",
+        options.color,
+        {{"auto", ColorMode::automatic},
+         {"always", ColorMode::always},
+         {"never", ColorMode::never}},
+        "Whether outcomes have colors: auto, always or never"
+    );
     app.require_subcommand(1);
     app.footer(kExitStatusHelp);
     add_commands(app, options);

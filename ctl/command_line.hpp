@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ctl/exit_status.hpp"
+#include "ctl/terminal.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -33,13 +34,15 @@ enum class Command {
 struct Options {
     std::string socket = "/run/qhupd/api.sock"; ///< of the daemon
     bool json = false;                          ///< print the daemon's values instead of tables
-    Command command = Command::list;            ///< what to do
-    std::vector<std::string> vms;               ///< names, where the command takes any
-    bool all = false;                           ///< every VM
-    std::string to;                             ///< release name
-    std::optional<std::uint32_t> parallel;      ///< VMs in work at once
-    bool yes = false;                           ///< do not ask
-    bool no_wait = false;                       ///< begin, and do not wait for the end
+    ProgressMode progress = ProgressMode::automatic;  ///< of runs
+    ColorMode color = ColorMode::automatic;           ///< of outcomes
+    Command command = Command::list;                  ///< what to do
+    std::vector<std::string> vms;                     ///< names, where the command takes any
+    bool all = false;                                 ///< every VM
+    std::string to;                                   ///< release name
+    std::optional<std::uint32_t> parallel;            ///< VMs in work at once
+    bool yes = false;                                 ///< do not ask
+    bool no_wait = false;                             ///< begin, and do not wait for the end
     std::optional<std::chrono::milliseconds> timeout; ///< detach after so long; none: never
     std::vector<std::string> words;                   ///< what was typed, the program's name first
     bool dry_run = false;                             ///< check inside a run, touch nothing

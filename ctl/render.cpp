@@ -12,13 +12,6 @@ namespace {
 
 using Row = std::vector<std::string>;
 
-/// Columns on screen, near enough: one for each UTF-8 character.
-std::size_t width_of(std::string_view text) {
-    return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-        return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
-    }));
-}
-
 std::string pad(std::string_view text, std::size_t width) {
     std::string padded(text);
     padded.append(width - std::min(width, width_of(text)), ' ');
@@ -307,13 +300,13 @@ std::string render_hold(const daemon::HoldView& hold) {
            sentence(hold.reason) + "\n";
 }
 
-std::string render_checks(const std::vector<daemon::CheckView>& checks) {
+std::string render_checks(const std::vector<daemon::CheckView>& checks, const Style& style) {
     std::string text;
     for (const daemon::CheckView& check : checks) {
         text += or_dash(check.vm) + ": ";
         if (check.can_upgrade) {
-            text +=
-                "can be upgraded from " + or_dash(check.from) + " to " + or_dash(check.to) + ".\n";
+            text += style.good("can be upgraded") + " from " + or_dash(check.from) + " to " +
+                    or_dash(check.to) + ".\n";
             text += blocker_lines(check.warnings, "  warning: ");
             continue;
         }
@@ -321,7 +314,7 @@ std::string render_checks(const std::vector<daemon::CheckView>& checks) {
             text += "runs " + or_dash(check.to) + " already.\n";
             continue;
         }
-        text += "cannot be upgraded to " + or_dash(check.to);
+        text += style.warn("cannot be upgraded") + " to " + or_dash(check.to);
         const bool is_repeated = check.message.empty() || !check.blockers.empty();
         text += is_repeated ? ".\n" : ": " + sentence(check.message) + "\n";
         text += blocker_lines(check.blockers, "  ");
@@ -369,7 +362,7 @@ std::string render_runs(const std::vector<daemon::RunView>& runs) {
     return render_table(rows);
 }
 
-std::string render_run(const daemon::RunView& run) {
+std::string render_run(const daemon::RunView& run, const Style& style) {
     if (run.vms.empty()) {
         return "There was no VM to work on.\n";
     }
@@ -380,7 +373,7 @@ std::string render_run(const daemon::RunView& run) {
             {or_dash(vm.vm),
              or_dash(vm.from),
              or_dash(vm.to),
-             outcome_text(vm),
+             style.outcome(vm.outcome, outcome_text(vm)),
              milliseconds_or_dash(vm.pause_ms),
              milliseconds_or_dash(vm.total_ms)}
         );

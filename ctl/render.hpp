@@ -4,6 +4,7 @@
 // Everything that came from a QEMU or the daemon is made printable first.
 #pragma once
 
+#include "ctl/terminal.hpp"
 #include "daemon/api_types.hpp"
 
 #include <cstdint>
@@ -34,7 +35,7 @@ std::string render_vm(const daemon::VmView& vm);
 std::string render_hold(const daemon::HoldView& hold);
 
 /// `check`: one line per VM, and below each that cannot be upgraded all reasons.
-std::string render_checks(const std::vector<daemon::CheckView>& checks);
+std::string render_checks(const std::vector<daemon::CheckView>& checks, const Style& style = {});
 
 /// `releases`: NAME, USABLE, BINARY, DESCRIPTION.
 std::string render_releases(const std::vector<daemon::ReleaseView>& releases);
@@ -44,7 +45,7 @@ std::string render_runs(const std::vector<daemon::RunView>& runs);
 
 /// `upgrade` and `status RUN`: the table VM, FROM, TO, OUTCOME, PAUSE, TOTAL, and below it one
 /// sentence for each VM that was not upgraded.
-std::string render_run(const daemon::RunView& run);
+std::string render_run(const daemon::RunView& run, const Style& style = {});
 
 /// Where a run in stages stands, as a sentence.
 std::string render_stage(const daemon::StageView& stage);

@@ -129,7 +129,10 @@ ExitStatus run_check(Client& client, const Options& options) {
         checks.push_back(daemon::check_from_json(body));
     }
     const nlohmann::json document = {{"checks", bodies}};
-    print(options.json ? daemon::format_json_pretty(document) + "\n" : render_checks(checks));
+    print(
+        options.json ? daemon::format_json_pretty(document) + "\n"
+                     : render_checks(checks, output_style(options))
+    );
     return exit_status_of(checks);
 }
 

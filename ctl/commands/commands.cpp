@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <unistd.h>
+
 #include <array>
 #include <cctype>
 #include <cstdio>
@@ -18,7 +20,8 @@ bool has_lost_output = false;
 } // namespace
 
 void print(const std::string& text) {
-    const bool is_written = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+    const std::string shown = wrap(text, observe_terminal(STDOUT_FILENO).columns);
+    const bool is_written = std::fputs(shown.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
     has_lost_output = has_lost_output || !is_written;
 }
 
@@ -27,7 +30,19 @@ bool is_output_lost() noexcept {
 }
 
 void tell(const std::string& text) {
+    tell_raw(wrap(text, observe_terminal(STDERR_FILENO).columns));
+}
+
+void tell_raw(const std::string& text) {
     std::fputs(text.c_str(), stderr);
+}
+
+Style output_style(const Options& options) {
+    return {choose_color(options.color, observe_terminal(STDOUT_FILENO))};
+}
+
+Style error_style(const Options& options) {
+    return {choose_color(options.color, observe_terminal(STDERR_FILENO))};
 }
 
 ExitStatus report(const Options& options, const Failure& failure) {

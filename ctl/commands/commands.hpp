@@ -7,6 +7,7 @@
 #include "ctl/client.hpp"
 #include "ctl/command_line.hpp"
 #include "ctl/exit_status.hpp"
+#include "ctl/progress.hpp"
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -38,18 +39,26 @@ std::optional<ExitStatus> confirm(Client& client, const Options& options);
 std::variant<nlohmann::json, ExitStatus>
 get_checks(const Client& client, const Options& options, const std::vector<std::string>& names);
 
-/// Follows a run until it ends, one line per change on stderr, then prints its table.
+/// Follows a run until it ends, with its progress on stderr, then prints its table.
 ///
-/// @return  what the outcomes say; detached after Ctrl-C
+/// @param run  its document
+/// @return  what the outcomes say; detached after Ctrl-C or the timeout
 /// After failure: the run goes on in the daemon
-ExitStatus follow_run(Client& client, const Options& options, const std::string& run);
+ExitStatus
+follow_run(Client& client, const Options& options, const nlohmann::json& run, Progress& progress);
 
-/// Prints to stdout. After failure is_output_lost() is true.
+/// Prints to stdout, wrapped to the terminal if it is one. After failure is_output_lost() is true.
 void print(const std::string& text);
 /// Whether something that print() was given could not be written.
 bool is_output_lost() noexcept;
-/// Prints to stderr.
+/// Prints to stderr, wrapped to the terminal if it is one.
 void tell(const std::string& text);
+/// The same without looking at it: it moves the cursor.
+void tell_raw(const std::string& text);
+
+/// Colors for what is printed to stdout, and told to stderr.
+Style output_style(const Options& options);
+Style error_style(const Options& options);
 
 /// Tells the failure, or the daemon's problem, to stderr. With --json a problem document goes to
 /// stdout as well, since programs read there.

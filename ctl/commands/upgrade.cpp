@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <unistd.h>
+
 #include <chrono>
 #include <ctime>
 #include <optional>
@@ -48,6 +50,27 @@ ExitStatus tell_begun(const Options& options, const nlohmann::json& run) {
     return ExitStatus::ok;
 }
 
+Progress make_progress(const Options& options) {
+    const Terminal err = observe_terminal(STDERR_FILENO);
+    return {choose_progress(options.progress, err, options.json), error_style(options)};
+}
+
+/// "Upgrading vm1 to deb13 …"
+std::string beginning_of(const Options& options) {
+    const std::string who = options.all               ? "all VMs"
+                            : options.vms.size() == 1 ? printable(options.vms.front())
+                                                      : std::to_string(options.vms.size()) + " VMs";
+    if (options.dry_run) {
+        return "Checking " + who + " for release " + printable(options.to) + " …";
+    }
+    if (options.command == Command::revert) {
+        return "Reverting " + who + " …";
+    }
+    const bool is_rehearsal = options.command == Command::rehearse;
+    return (is_rehearsal ? "Rehearsing " + who + " with release " : "Upgrading " + who + " to ") +
+           printable(options.to) + " …";
+}
+
 /// How following a stream ended.
 struct Followed {
     std::optional<daemon::RunView> run; ///< it finished so
@@ -60,11 +83,13 @@ Followed follow_once(
     Client& client,
     const Options& options,
     const std::string& run,
+    Progress& progress,
     std::uint64_t& last_sequence,
     const std::optional<Clock::time_point>& until
 ) {
     Followed followed;
-    const auto on_tick = [&until] {
+    const auto on_tick = [&until, &progress] {
+        progress.tick();
         return until && Clock::now() >= *until ? Reading::stop : Reading::go_on;
     };
     const auto on_line = [&](std::string_view line) {
@@ -81,11 +106,11 @@ Followed follow_once(
             followed.body = (*body)["run"];
             return Reading::stop;
         }
-        if (event.stage && !options.json) {
-            tell(render_stage(*event.stage));
+        if (event.stage) {
+            progress.on_stage(*event.stage);
         }
-        if (event.vm && !options.json && event.vm->phase != "queued") {
-            tell(render_progress(*event.vm) + "\n");
+        if (event.vm) {
+            progress.on_vm(*event.vm);
         }
         return Reading::go_on;
     };
@@ -96,14 +121,17 @@ Followed follow_once(
     );
     if (reply.has_error()) {
         if (reply.error().code == make_error_code(Errc::detached)) {
+            progress.finish();
             tell_how_to_attach(run);
             followed.status = ExitStatus::detached;
         } else if (reply.error().code == make_error_code(Errc::not_permitted)) {
+            progress.finish();
             followed.status = report(options, reply.error());
         } else {
             followed.is_lost = true;
         }
     } else if (reply->status != kOk) {
+        progress.finish();
         followed.status = report(options, *reply);
         if (reply->status == kNotFound) {
             tell(
@@ -119,36 +147,46 @@ Followed follow_once(
 
 } // namespace
 
-ExitStatus follow_run(Client& client, const Options& options, const std::string& run) {
+ExitStatus follow_run(
+    Client& client, const Options& options, const nlohmann::json& document, Progress& progress
+) {
     detach_on_interrupt();
+    const daemon::RunView known = daemon::run_from_json(document);
+    const std::string& run = known.id;
+    progress.on_run(known);
     const auto until = end_of_waiting(options);
     std::uint64_t last_sequence = 0;
     bool was_told = false;
     for (int attempt = 0; attempt < kReconnectSeconds;) {
         const std::uint64_t before = last_sequence;
-        const Followed followed = follow_once(client, options, run, last_sequence, until);
+        const Followed followed = follow_once(client, options, run, progress, last_sequence, until);
         if (followed.status) {
             return *followed.status;
         }
         if (followed.run) {
+            progress.finish();
             print(
                 options.json ? daemon::format_json_pretty(*followed.body) + "\n"
-                             : render_run(*followed.run)
+                             : render_run(*followed.run, output_style(options))
             );
             return exit_status_of(*followed.run);
         }
         attempt = last_sequence > before ? 0 : attempt + 1;
         if (!was_told) {
-            tell("qhupd went away. The VMs go on by themselves; waiting for qhupd to come back.\n");
+            progress.note(
+                "qhupd went away. The VMs go on by themselves; waiting for qhupd to come back.\n"
+            );
             was_told = true;
         }
         last_sequence = 0; // why: a daemon that started again counts from the beginning
         pause_briefly();
         if (was_interrupted() || (until && Clock::now() >= *until)) {
+            progress.finish();
             tell_how_to_attach(run);
             return ExitStatus::detached;
         }
     }
+    progress.finish();
     tell("qhupd did not come back. See 'systemctl status qhupd'; when it runs again, 'qhupd-ctl "
          "status' says what it found.\n");
     return ExitStatus::unreachable;
@@ -158,6 +196,8 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
     if (const auto ended = confirm(client, options)) {
         return *ended;
     }
+    Progress progress = make_progress(options);
+    progress.begin(beginning_of(options));
     const daemon::RunRequest request{
         .kind = options.command == Command::rehearse ? "rehearsal"
                 : options.command == Command::revert ? "revert"
@@ -191,7 +231,7 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
     if (options.no_wait) {
         return tell_begun(options, *body);
     }
-    return follow_run(client, options, daemon::run_from_json(*body).id);
+    return follow_run(client, options, *body, progress);
 }
 
 ExitStatus run_abort(Client& client, const Options& options) {
@@ -203,13 +243,17 @@ ExitStatus run_abort(Client& client, const Options& options) {
     if (reply->status != kAccepted && reply->status != kOk) {
         return report(options, *reply);
     }
+    const auto body = json_of(*reply);
+    if (body.has_error()) {
+        return report(options, body.error());
+    }
     if (reply->status == kOk) {
         tell("The run has finished already; this is how it ended.\n");
     } else if (options.no_wait) {
-        const auto body = json_of(*reply);
-        return body.has_error() ? report(options, body.error()) : tell_begun(options, *body);
+        return tell_begun(options, *body);
     }
-    return follow_run(client, options, options.run);
+    Progress progress = make_progress(options);
+    return follow_run(client, options, *body, progress);
 }
 
 ExitStatus run_status(Client& client, const Options& options) {
@@ -232,9 +276,13 @@ ExitStatus run_status(Client& client, const Options& options) {
     }
     const daemon::RunView run = daemon::run_from_json(body);
     if (run.state == "running" && !options.once) {
-        return follow_run(client, options, run.id);
+        Progress progress = make_progress(options);
+        return follow_run(client, options, body, progress);
     }
-    print(options.json ? daemon::format_json_pretty(body) + "\n" : render_run(run));
+    print(
+        options.json ? daemon::format_json_pretty(body) + "\n"
+                     : render_run(run, output_style(options))
+    );
     return run.state == "running" ? ExitStatus::ok : exit_status_of(run);
 }
 

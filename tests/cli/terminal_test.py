@@ -73,11 +73,76 @@ class Confirmation(unittest.TestCase):
                 self.assertIn("Did you mean 'new'?", terminal.screen.text())
 
 
+class Progress(unittest.TestCase):
+    def follow(self, host, *words, **options):
+        terminal = Terminal(host.command("upgrade", "--all", "--to", "new", "--yes", *words), **options)
+        with terminal:
+            self.assertEqual(terminal.wait(), 0, terminal.screen.text())
+        return terminal
+
+    def test_a_terminal_has_a_line_a_vm_that_is_drawn_again_ten_times_a_second_at_most(self):
+        for columns in (80, 40):
+            with FakeHost(3, scripts={0: SLOW}, patient=True, top="pause_slots = 3") as host:
+                words = host.command("upgrade", "--all", "--to", "new", "--yes")
+                with Terminal(words, columns=columns) as terminal:
+                    terminal.wait_for("paused, handed over")
+                    terminal.wait_for("2 of 3 VMs done")
+                    shown = terminal.screen.lines()
+                    for name in ("vm0", "vm1", "vm2"):
+                        self.assertEqual(sum(name in line for line in shown), 1, shown)
+                    self.assertEqual(terminal.wait(), 0)
+                draws = [when for when, text in terminal.frames if "\x1b[K" in text]
+                self.assertLess(len(draws), 12 * (draws[-1] - draws[0]) + 3)
+                # at the end the lines are gone, and the table stands there
+                self.assertNotIn("VMs done", terminal.screen.text())
+                self.assertIn("OUTCOME", terminal.screen.text())
+                self.assertTrue(all(len(line) <= columns for line in terminal.screen.lines()))
+
+    def test_thirty_vms_fit_on_a_small_terminal(self):
+        with FakeHost(30) as host:
+            terminal = self.follow(host, columns=80, rows=12)
+            self.assertIn("… and ", terminal.raw)
+            self.assertEqual(sum("upgraded" in line for line in terminal.screen.lines()), 30)
+
+    def test_what_is_no_terminal_gets_a_line_for_each_change(self):
+        with FakeHost(2) as host:
+            done = host.daemon.ctl("upgrade", "--all", "--to", "new", "--yes")
+            self.assertNotIn("\x1b", done.stderr + done.stdout)
+            self.assertRegex(done.stderr, r"(?m)^ +[0-9.]+ s  vm1  prepare$")
+            self.assertTrue(done.stderr.startswith("Upgrading all VMs to new …\n"))
+
+    def test_dumb_terminals_no_color_and_the_options_are_obeyed(self):
+        with FakeHost(1) as host:
+            self.assertIn("\x1b[32m", self.follow(host).raw)
+            again = ("upgrade", "--all", "--to", "new", "--yes")
+            for environment, words in (
+                ({"TERM": "dumb"}, ()), ({"NO_COLOR": "1"}, ("--progress", "plain")), ({}, ("--progress", "none", "--color", "never")),
+            ):
+                with Terminal(host.command(*again, *words), environment=environment) as terminal:
+                    self.assertEqual(terminal.wait(), 2)
+                    self.assertNotIn("\x1b", terminal.raw)
+            quiet = host.daemon.ctl("--progress", "none", *again, check=False)
+            self.assertEqual(quiet.stderr, "")
+            self.assertIn("\x1b[2munchanged", host.daemon.ctl("--color", "always", *again, check=False).stdout)
+
+    def test_something_is_said_within_200_ms(self):
+        with FakeHost(1) as host:
+            fastest = []
+            for words in (("upgrade", "--all", "--to", "new", "--yes"), ("upgrade", "--all", "--to", "new")):
+                times = []
+                for _ in range(5):
+                    with Terminal(host.command(*words)) as terminal:
+                        terminal.wait()
+                        times.append(terminal.first_output)
+                fastest.append(min(times))
+            self.assertLess(max(fastest), 0.2)
+
+
 class Waiting(unittest.TestCase):
     def test_ctrl_c_and_a_timeout_leave_the_run_alone(self):
         with FakeHost(1, scripts={0: SLOW}, patient=True) as host:
             with Terminal(host.command("upgrade", "vm0", "--to", "new", "--yes")) as terminal:
-                terminal.wait_for("switch_over")
+                terminal.wait_for("paused, handed over")
                 terminal.interrupt()
                 self.assertEqual(terminal.wait(), 130)
                 run = host.newest_run()

@@ -187,7 +187,9 @@ TEST_CASE("a thousand VMs are upgraded, also by a daemon that dies half-way", "[
     // when the rest is upgraded
     const auto rest_began = Clock::now();
     const pid_t rest = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
-    CHECK(host.finish_ctl(rest, kLong).status == 0);
+    const Ran rest_ran = host.finish_ctl(rest, kLong);
+    INFO(rest_ran.err);
+    CHECK(rest_ran.status == 0);
     const Milliseconds rest_took = Clock::now() - rest_began;
 
     // then all are there, and what is remembered is bounded

@@ -56,6 +56,19 @@ TEST_CASE("global options stand before or behind the command", "[ctl][command_li
     CHECK(options_of({"--socket", "/s", "list"}).socket == "/s");
 }
 
+TEST_CASE("how runs are shown can be said", "[ctl][command_line]") {
+    CHECK(options_of({"list"}).progress == ProgressMode::automatic);
+    CHECK(options_of({"status", "r1", "--progress", "plain"}).progress == ProgressMode::plain);
+    CHECK(options_of({"--progress=none", "list"}).progress == ProgressMode::none);
+    CHECK(options_of({"list", "--color", "never"}).color == ColorMode::never);
+    CHECK(status_of({"list", "--color", "blue"}) == 64);
+    CHECK(status_of({"list", "--progress", "0"}) == 64);
+    CHECK(options_of({"upgrade", "vm1", "--to", "x", "--no-wait"}).no_wait);
+    CHECK(options_of({"status", "r1", "--timeout", "90s"}).timeout == std::chrono::seconds(90));
+    CHECK(status_of({"upgrade", "vm1", "--to", "x", "--no-wait", "--timeout", "1s"}) == 64);
+    CHECK(status_of({"upgrade", "vm1", "--to", "x", "--timeout", "1"}) == 64);
+}
+
 TEST_CASE("a wrong command line ends with 64", "[ctl][command_line]") {
     CHECK(status_of({}) == 64);
     CHECK(status_of({"lst"}) == 64);
