@@ -115,7 +115,9 @@ TEST_CASE("a switch that did not even pause the guest is refused", "[daemon][upg
 
 TEST_CASE("a VM in a run is busy for every other run", "[daemon][upgrade]") {
     Host host(2);
-    host.options(0).vm.reactions["hot-upgrade-switch"].delay = 700ms;
+    host.extra_config = "pause_slots = 2";
+    const auto paused = std::make_shared<std::atomic<bool>>(true);
+    host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t first = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
@@ -126,6 +128,7 @@ TEST_CASE("a VM in a run is busy for every other run", "[daemon][upgrade]") {
     CHECK(second.status == 75);
     CHECK(vm_of(json::parse(second.out), "vm0").at("code") == "busy");
     CHECK(vm_of(json::parse(second.out), "vm1").at("outcome") == "upgraded");
+    *paused = false;
     CHECK(host.finish_ctl(first).status == 0);
 }
 
