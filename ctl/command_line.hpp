@@ -32,8 +32,8 @@ enum class Command {
 
 /// What the user wants.
 struct Options {
-    std::string socket = "/run/qhupd/api.sock"; ///< of the daemon
-    bool json = false;                          ///< print the daemon's values instead of tables
+    std::string socket = "/run/qhupd/qhupd.sock"; ///< of the daemon
+    bool json = false;                            ///< print the daemon's values instead of tables
     ProgressMode progress = ProgressMode::automatic;  ///< of runs
     ColorMode color = ColorMode::automatic;           ///< of outcomes
     Command command = Command::list;                  ///< what to do

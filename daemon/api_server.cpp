@@ -203,7 +203,7 @@ Result<void> check_group(const std::string& name) {
     return group.has_error() ? Result<void>(group.error()) : Result<void>();
 }
 
-Result<void> ApiServer::listen() {
+Result<void> ApiServer::listen(std::map<std::string, UniqueFd> given) {
     const std::string& path = config_.api.socket;
     rule_.daemon_uid = ::geteuid();
     const auto group = find_group(config_.api.group);
@@ -211,6 +211,16 @@ Result<void> ApiServer::listen() {
         return group.error();
     }
     rule_.admin_group = *group;
+    if (const auto found = given.find(path); found != given.end()) {
+        error_code assigned;
+        acceptor_.assign(Protocol(), found->second.get(), assigned);
+        if (assigned) {
+            return make_failure(Errc::system_error, "listening on " + path, assigned.message());
+        }
+        (void)found->second.release();
+        is_given_ = true;
+        return {};
+    }
     if (const auto cleared = clear_old_socket(path); cleared.has_error()) {
         return cleared.error();
     }
@@ -240,7 +250,9 @@ Result<void> ApiServer::listen() {
 void ApiServer::request_stop() {
     error_code error;
     acceptor_.close(error);
-    ::unlink(config_.api.socket.c_str());
+    if (!is_given_) {
+        ::unlink(config_.api.socket.c_str());
+    }
 }
 
 awaitable<void> ApiServer::run_accept() {

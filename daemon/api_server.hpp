@@ -6,6 +6,7 @@
 
 #include "common/async.hpp"
 #include "common/task_group.hpp"
+#include "common/unique_fd.hpp"
 #include "daemon/api_handlers.hpp"
 #include "daemon/authorization.hpp"
 #include "daemon/config.hpp"
@@ -13,6 +14,7 @@
 #include <boost/asio/local/stream_protocol.hpp>
 
 #include <cstddef>
+#include <map>
 #include <string>
 
 namespace qhup::daemon {
@@ -26,15 +28,16 @@ class ApiServer {
 public:
     ApiServer(Strand home, TaskGroup& tasks, ApiHandlers& handlers, const Config& config);
 
-    /// Makes the socket and listens. A socket that a daemon before us left behind is replaced; one
-    /// on which somebody answers is not.
+    /// Listens: on the socket that systemd made, if it is among these, else on one that is made
+    /// now. A socket that a daemon before us left behind is replaced; one on which somebody answers
+    /// is not.
     /// Errors: Errc::system_error, Errc::invalid_argument (the path or the group)
-    Result<void> listen();
+    Result<void> listen(std::map<std::string, UniqueFd> given);
 
     /// Serves until stopped.
     [[nodiscard]] awaitable<void> run_accept();
 
-    /// Takes no new connection and removes the socket.
+    /// Takes no new connection and removes the socket, unless it is systemd's.
     void request_stop();
 
 private:
@@ -49,6 +52,7 @@ private:
     AccessRule rule_;
     asio::local::stream_protocol::acceptor acceptor_;
     std::size_t connections_ = 0;
+    bool is_given_ = false; // systemd made the socket and keeps it
 };
 
 } // namespace qhup::daemon

@@ -43,7 +43,7 @@ struct Config {
 
     /// [api]: the socket that qhupd-ctl talks to.
     struct Api {
-        std::string socket = "/run/qhupd/api.sock"; ///< its path
+        std::string socket = "/run/qhupd/qhupd.sock"; ///< its path
         std::string group = "qhup-admin"; ///< members may act; "": only root and the daemon's user
         std::uint32_t mode = 0660;        ///< of the socket, octal text in the file
         std::uint32_t max_connections = 64; ///< more are closed at once; 1 to 4096

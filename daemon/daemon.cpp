@@ -8,6 +8,7 @@
 #include "daemon/api_handlers.hpp"
 #include "daemon/api_server.hpp"
 #include "daemon/config_check.hpp"
+#include "daemon/listen_fds.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/systemd_notify.hpp"
 #include "daemon/upgrade_runs.hpp"
@@ -20,6 +21,7 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <thread>
 #include <utility>
@@ -41,9 +43,15 @@ constexpr int kThreads = 1;
 /// Everything that lives as long as the daemon. Members are destroyed from below.
 class Daemon {
 public:
-    Daemon(const Config& config, ConfigSource source, std::string fault)
+    Daemon(
+        const Config& config,
+        ConfigSource source,
+        std::map<std::string, UniqueFd> sockets,
+        std::string fault
+    )
         : config_(config),
           source_(std::move(source)),
+          sockets_(std::move(sockets)),
           home_(asio::make_strand(context_)),
           disk_(2),
           work_(home_),
@@ -75,7 +83,7 @@ public:
 
 private:
     awaitable<void> run_main() {
-        const auto listening = server_.listen();
+        const auto listening = server_.listen(std::move(sockets_));
         if (listening.has_error()) {
             log().critical("{}", to_text(listening.error()));
             status_ = listening.error().code == qhup::Errc::invalid_argument ? kConfigurationError
@@ -199,7 +207,8 @@ private:
 
     Config config_; // the parts below refer to it; changed on home_ only
     ConfigSource source_;
-    std::string bad_config_; // why the last reload changed nothing; "": it did
+    std::map<std::string, UniqueFd> sockets_; // that systemd made for us, until we listen
+    std::string bad_config_;                  // why the last reload changed nothing; "": it did
     asio::io_context context_;
     Strand home_;
     asio::thread_pool disk_;
@@ -231,6 +240,7 @@ int run_daemon(const Config& config, ConfigSource source, std::string fault) {
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN); // a limit for files is an error of the journal, not our end
     raise_descriptor_limit();
+    auto sockets = take_listen_fds();
     namespace fs = std::filesystem;
     for (const std::string& folder : {config.control_dir, config.state_dir}) {
         std::error_code error;
@@ -249,7 +259,7 @@ int run_daemon(const Config& config, ConfigSource source, std::string fault) {
     fs::permissions(config.control_dir, fs::perms(0711), ignored);
     // why: the same for a kept binary, whose loader reads its libraries as QEMU's user.
     fs::permissions(config.state_dir, fs::perms(0711), ignored);
-    Daemon daemon(config, std::move(source), std::move(fault));
+    Daemon daemon(config, std::move(source), std::move(sockets), std::move(fault));
     return daemon.run();
 }
 
