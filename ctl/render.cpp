@@ -12,6 +12,9 @@ namespace {
 
 using Row = std::vector<std::string>;
 
+// The daemon asks whom it lists; what is older than this it could not ask in time.
+constexpr std::uint64_t kOldMs = 5'000;
+
 std::string pad(std::string_view text, std::size_t width) {
     std::string padded(text);
     padded.append(width - std::min(width, width_of(text)), ' ');
@@ -252,7 +255,9 @@ std::string render_vms(const std::vector<daemon::VmView>& vms) {
     }
     std::vector<Row> rows{{"VM", "PID", "VERSION", "STATE", "UPGRADABLE"}};
     std::string notes;
+    std::size_t old = 0;
     for (const daemon::VmView& vm : vms) {
+        old += vm.reachable && vm.run.empty() && vm.age_ms > kOldMs ? 1 : 0;
         rows.push_back(
             {or_dash(vm.name),
              vm.pid == 0 ? "-" : std::to_string(vm.pid),
@@ -264,6 +269,11 @@ std::string render_vms(const std::vector<daemon::VmView>& vms) {
             notes += or_dash(vm.name) + ": " + sentence(vm.reason) + "\n";
         }
         notes += vm.hold ? render_hold(*vm.hold) : "";
+    }
+    if (old != 0) {
+        notes += count_of(old, "VM") + " could not be asked in a moment, and " +
+                 (old == 1 ? "is" : "are") +
+                 " shown as last known. They are being asked: list again for news.\n";
     }
     return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
 }

@@ -47,8 +47,7 @@ nlohmann::json to_document(const UpgradeRuns::Policy& said) {
 }
 
 /// A VM with what is known of its way back, and what the configuration says about it.
-nlohmann::json to_document(const VmView& vm, const UpgradeRuns& runs) {
-    const WayBack way = runs.way_back(vm.name);
+nlohmann::json to_document(const VmView& vm, const WayBack& way, const UpgradeRuns& runs) {
     VmView shown = vm;
     shown.hold = runs.hold_of(vm.name);
     nlohmann::json document = to_json(shown);
@@ -108,10 +107,12 @@ awaitable<ApiReply> ApiHandlers::answer(GetVersion /*route*/, const ApiRequest& 
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetVms /*route*/, const ApiRequest& /*request*/) {
-    co_await registry_.refresh();
+    co_await registry_.refresh_some();
+    const std::vector<VmView> listed = registry_.list();
+    const std::vector<WayBack> ways = runs_.ways_back(listed);
     nlohmann::json vms = nlohmann::json::array();
-    for (const VmView& vm : registry_.list()) {
-        vms.push_back(to_document(vm, runs_));
+    for (std::size_t i = 0; i < listed.size(); ++i) {
+        vms.push_back(to_document(listed[i], ways[i], runs_));
     }
     nlohmann::json document = nlohmann::json::object();
     document["vms"] = std::move(vms);
@@ -128,7 +129,7 @@ awaitable<ApiReply> ApiHandlers::answer(GetVm route, const ApiRequest& /*request
             did_you_mean(route.name, registry_.names()) + "'qhupd-ctl list' shows all."
         ));
     }
-    co_return make_json_reply(to_document(*vm, runs_));
+    co_return make_json_reply(to_document(*vm, runs_.way_back(vm->name), runs_));
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetCheck route, const ApiRequest& /*request*/) {

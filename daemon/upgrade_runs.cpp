@@ -108,6 +108,10 @@ WayBack UpgradeRuns::way_back(const std::string& vm) const {
     return ways_back_.of(vm);
 }
 
+std::vector<WayBack> UpgradeRuns::ways_back(const std::vector<VmView>& vms) const {
+    return ways_back_.of(vms);
+}
+
 void UpgradeRuns::put_again() {
     book_.put_again();
     holds_.put_again();

@@ -72,6 +72,8 @@ public:
 
     /// Whether a VM can go back to the binary that it came from.
     WayBack way_back(const std::string& vm) const;
+    /// Of each, in their order.
+    std::vector<WayBack> ways_back(const std::vector<VmView>& vms) const;
 
     /// What the configuration says about a VM, and whether an upgrade of it may begin now.
     struct Policy {

@@ -18,6 +18,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kGrace{150};       // for VMs that did not answer the last time
 constexpr milliseconds kFreshEnough{200}; // an answer so young is not asked for again
+constexpr milliseconds kTurn{40};         // who looks waits so long for VMs that are not asked yet
 constexpr milliseconds kAllAreAsked{30'000};
 constexpr std::size_t kMaxSockets = 10'000;
 constexpr std::size_t kProbesAtOnce = 64; // in each lane
@@ -49,10 +50,17 @@ struct VmRegistry::Entry {
     std::optional<std::string> claim;    ///< what QEMU said when it got that name
     std::shared_ptr<const VmProbe> last; ///< the last answer
     Clock::time_point asked;             ///< when it came
-    bool is_probing = false;             ///< a probe is under way
+    bool is_probing = false;             ///< a probe is under way, or waits for its turn
+    bool is_begun = false;               ///< it is under way
     bool is_listed = true;               ///< the socket is still there
     std::string run;                     ///< the run that has it
     bool is_wanted = false;              ///< it is asked although a run has it
+};
+
+/// Who is being asked.
+struct VmRegistry::Asked {
+    std::vector<std::shared_ptr<Entry>> expected; ///< answered the last time, or are new
+    std::vector<std::shared_ptr<Entry>> silent;   ///< did not
 };
 
 VmRegistry::VmRegistry(
@@ -142,6 +150,7 @@ void VmRegistry::start_waiting_probes() {
             const auto entry = lane->waiting.front();
             lane->waiting.pop_front();
             ++lane->under_way;
+            entry->is_begun = true;
             tasks_.spawn("probe of " + entry->socket, run_probe(entry, lane == &silent_));
         }
     }
@@ -167,6 +176,7 @@ awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry, bool is_sile
         entry->asked = Clock::now();
     }
     entry->is_probing = false;
+    entry->is_begun = false;
     --(is_silent ? silent_ : answering_).under_way;
     start_waiting_probes();
     // why: names are chosen for all VMs together; once, when the last answer of many is here.
@@ -180,10 +190,12 @@ awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry, bool is_sile
 
 awaitable<void>
 VmRegistry::wait_for_probes(std::vector<std::shared_ptr<Entry>> entries, milliseconds patience) {
+    // why: each is looked at until its probe is over once, not again at every answer of many.
     const auto is_quiet = [&entries] {
-        return std::none_of(entries.begin(), entries.end(), [](const auto& entry) {
-            return entry->is_probing;
-        });
+        while (!entries.empty() && !entries.back()->is_probing) {
+            entries.pop_back();
+        }
+        return entries.empty();
     };
     const auto waiter = std::make_shared<Notifier>(home_);
     waiters_.push_back(waiter);
@@ -199,24 +211,52 @@ VmRegistry::wait_for_probes(std::vector<std::shared_ptr<Entry>> entries, millise
     }
 }
 
-awaitable<void> VmRegistry::refresh() {
-    co_await rescan();
-    std::vector<std::shared_ptr<Entry>> expected;
-    std::vector<std::shared_ptr<Entry>> silent;
+VmRegistry::Asked VmRegistry::ask_all() {
+    std::vector<std::shared_ptr<Entry>> order;
     for (const auto& [path, entry] : entries_) {
         const bool is_fresh =
             entry->last && entry->last->answers && Clock::now() - entry->asked < kFreshEnough;
         if (!is_fresh) {
-            start_probe(entry);
-            const bool answers = !entry->last || entry->last->answers;
-            (answers ? expected : silent).push_back(entry);
+            order.push_back(entry);
         }
     }
+    // why: newcomers first, then who was asked longest ago.
+    std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+        return a->asked < b->asked;
+    });
+    Asked asked;
+    for (const auto& entry : order) {
+        start_probe(entry);
+        const bool answers = !entry->last || entry->last->answers;
+        (answers ? asked.expected : asked.silent).push_back(entry);
+    }
+    return asked;
+}
+
+awaitable<void> VmRegistry::refresh() {
+    co_await rescan();
+    Asked asked = ask_all();
     const Clock::time_point begin = Clock::now();
-    co_await wait_for_probes(std::move(expected), probe_deadline_ + kGrace);
+    co_await wait_for_probes(std::move(asked.expected), probe_deadline_ + kGrace);
     const auto used = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
     if (used < kGrace) {
-        co_await wait_for_probes(std::move(silent), kGrace - used);
+        co_await wait_for_probes(std::move(asked.silent), kGrace - used);
+    }
+}
+
+awaitable<void> VmRegistry::refresh_some() {
+    co_await rescan();
+    Asked asked = ask_all();
+    const Clock::time_point begin = Clock::now();
+    co_await wait_for_probes(asked.expected, kTurn);
+    // why: who is being asked answers within milliseconds, and few are at a time.
+    std::vector<std::shared_ptr<Entry>>& left = asked.expected;
+    const auto waits = [](const auto& entry) { return !entry->is_begun; };
+    left.erase(std::remove_if(left.begin(), left.end(), waits), left.end());
+    co_await wait_for_probes(std::move(left), probe_deadline_ + kGrace);
+    const auto used = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
+    if (used < kGrace) {
+        co_await wait_for_probes(std::move(asked.silent), kGrace - used);
     }
 }
 

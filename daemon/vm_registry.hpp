@@ -59,6 +59,10 @@ public:
     /// and their answers come in later. Never takes longer than the probe deadline and a little.
     [[nodiscard]] awaitable<void> refresh();
 
+    /// The same for who only wants to look: of many VMs, those whose turn does not come within a
+    /// moment are not waited for. They are asked in the background; list() says how old they are.
+    [[nodiscard]] awaitable<void> refresh_some();
+
     /// Asks one VM again. Returns when it has answered or its deadline is over.
     [[nodiscard]] awaitable<void> refresh_vm(std::string name);
 
@@ -85,13 +89,15 @@ public:
 
 private:
     struct Entry;
-    struct Waiter;
+    struct Asked;
 
     [[nodiscard]] awaitable<void> rescan();
     void start_probe(const std::shared_ptr<Entry>& entry);
     void queue_probe(const std::shared_ptr<Entry>& entry);
     void start_waiting_probes();
     [[nodiscard]] awaitable<void> run_probe(std::shared_ptr<Entry> entry, bool is_silent);
+    /// Asks all that are in no run and were not asked a moment ago.
+    Asked ask_all();
     [[nodiscard]] awaitable<void> wait_for_probes(
         std::vector<std::shared_ptr<Entry>> entries, std::chrono::milliseconds patience
     );

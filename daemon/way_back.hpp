@@ -9,6 +9,7 @@
 
 #include <optional>
 #include <string>
+#include <unordered_map>
 
 namespace qhup::daemon {
 
@@ -24,6 +25,13 @@ struct CameFrom {
 /// @param build_id  of the binary that it runs now
 [[nodiscard]] std::optional<CameFrom>
 find_way_back(const RunHistory& newest_first, const std::string& vm, const std::string& build_id);
+
+/// The same for many VMs in one walk: it takes hardly longer than for one.
+/// @param build_ids  of the binary that it runs now, by VM
+/// @return  by VM; those that have a way back
+[[nodiscard]] std::unordered_map<std::string, CameFrom> find_ways_back(
+    const RunHistory& newest_first, const std::unordered_map<std::string, std::string>& build_ids
+);
 
 /// Whether a VM can go back to the binary that it came from.
 struct WayBack {

@@ -7,9 +7,30 @@ namespace qhup::daemon {
 
 WayBack WaysBack::of(const std::string& vm) const {
     const auto seen = services_.registry.find(vm);
-    const auto from = seen ? find_way_back(book_.history(), vm, seen->build_id) : std::nullopt;
-    const bool is_kept = from && kept_.is_kept(from->build_id);
-    return judge_way_back(from, is_kept, from ? kept_.why_not_kept(from->build_id) : std::string());
+    return seen ? of(std::vector<VmView>{*seen}).front()
+                : judge_way_back(std::nullopt, false, std::string());
+}
+
+std::vector<WayBack> WaysBack::of(const std::vector<VmView>& vms) const {
+    const auto all = find_all(vms);
+    std::vector<WayBack> ways;
+    ways.reserve(vms.size());
+    for (const VmView& vm : vms) {
+        const auto found = all.find(vm.name);
+        const auto from = found == all.end() ? std::nullopt : std::optional(found->second);
+        const bool is_kept = from && kept_.is_kept(from->build_id);
+        const std::string why = from ? kept_.why_not_kept(from->build_id) : std::string();
+        ways.push_back(judge_way_back(from, is_kept, why));
+    }
+    return ways;
+}
+
+std::unordered_map<std::string, CameFrom> WaysBack::find_all(const std::vector<VmView>& vms) const {
+    std::unordered_map<std::string, std::string> build_ids;
+    for (const VmView& vm : vms) {
+        build_ids.emplace(vm.name, vm.build_id);
+    }
+    return find_ways_back(book_.history(), build_ids);
 }
 
 std::map<std::string, CameFrom> WaysBack::choose(RunRequest& request) const {
@@ -30,23 +51,23 @@ std::map<std::string, CameFrom> WaysBack::choose(RunRequest& request) const {
         }
         return ways;
     }
+    const auto all = find_all(services_.registry.list());
     for (const std::string& name : (request.all ? services_.registry.names() : request.vms)) {
-        const auto seen = services_.registry.find(name);
-        const auto from =
-            seen ? find_way_back(book_.history(), name, seen->build_id) : std::nullopt;
-        if (from) {
-            ways[name] = *from;
+        if (const auto from = all.find(name); from != all.end()) {
+            ways[name] = from->second;
         }
     }
     return ways;
 }
 
 std::set<std::string> WaysBack::needed_binaries() const {
-    std::set<std::string> needed;
-    for (const VmView& vm : services_.registry.list()) {
+    std::set<std::string> needed{std::string()};
+    const std::vector<VmView> vms = services_.registry.list();
+    for (const VmView& vm : vms) {
         needed.insert(vm.build_id);
-        const auto from = find_way_back(book_.history(), vm.name, vm.build_id);
-        needed.insert(from ? from->build_id : std::string());
+    }
+    for (const auto& [vm, from] : find_all(vms)) {
+        needed.insert(from.build_id);
     }
     return needed;
 }

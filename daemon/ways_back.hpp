@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace qhup::daemon {
@@ -21,6 +22,8 @@ public:
         : services_(std::move(services)), book_(book), kept_(kept) {}
 
     WayBack of(const std::string& vm) const;
+    /// Of each, in their order.
+    std::vector<WayBack> of(const std::vector<VmView>& vms) const;
 
     /// Where the VMs of a revert go. A run in place of VMs stands for those that it has upgraded:
     /// the request then names these.
@@ -30,6 +33,8 @@ public:
     std::set<std::string> needed_binaries() const;
 
 private:
+    std::unordered_map<std::string, CameFrom> find_all(const std::vector<VmView>& vms) const;
+
     RunServices services_;
     const RunBook& book_;
     const KeptBinaries& kept_;

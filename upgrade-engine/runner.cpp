@@ -248,6 +248,13 @@ run_recovery(VmPort& port, RecoveryRequest request, UpgradeObserver observer) {
     const Phase first = co_await runner.find_first_phase();
     UpgradeReport report = co_await runner.run(first);
     co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
+    if (report.phase == Phase::rolled_back && !report.failure) {
+        report.failure = make_failure(
+            Errc::rolled_back,
+            "qhupd ended in the middle of this upgrade, and the next one undid it. The guest runs "
+            "on the old QEMU; start the upgrade again."
+        );
+    }
     co_return report;
 }
 

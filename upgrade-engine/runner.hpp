@@ -152,6 +152,7 @@ struct RecoveryRequest {
 
 /// Finishes or undoes what a daemon before us began; the pair says which. Ends in upgraded,
 /// rolled_back, lost_contact or needs_operator; in rolled_back also when there was nothing to undo.
+/// Every end but upgraded has a failure that says why.
 ///
 /// Cancellation: not cancellable; bounded by its deadlines
 /// Thread:       as run_upgrade()

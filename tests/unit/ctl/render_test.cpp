@@ -60,6 +60,20 @@ TEST_CASE("a list says who holds a VM, and why", "[ctl][render]") {
     CHECK(render_hold(*vm.hold) == "vm1 is held by uid 7: a backup? goes on.\n");
 }
 
+TEST_CASE("a list says which VMs were not asked for a while", "[ctl][render]") {
+    daemon::VmView vm;
+    vm.name = "a";
+    vm.reachable = true;
+    vm.age_ms = 900;
+    CHECK(render_vms({vm}).find("last known") == std::string::npos);
+    daemon::VmView old = vm;
+    old.age_ms = 60'000;
+    daemon::VmView in_run = old; // nobody asks it but its run
+    in_run.run = "r1";
+    const std::string text = render_vms({vm, old, in_run});
+    CHECK(text.find("1 VM could not be asked in a moment, and is shown") != std::string::npos);
+}
+
 TEST_CASE("a run ends with a table and a sentence for each VM not upgraded", "[ctl][render]") {
     daemon::RunVmView good;
     good.vm = "vm1";

@@ -41,6 +41,31 @@ TEST_CASE("the way back of a VM is the newest that led to where it is", "[daemon
     CHECK_FALSE(find_way_back(history, "vm2", "new").has_value());
 }
 
+TEST_CASE("ways back of many VMs are those of each", "[daemon][way_back]") {
+    RunView all = make_run("r1", make_vm("old", "new", "upgraded"));
+    for (const char* const vm : {"vm2", "vm3", "vm4"}) {
+        all.vms.push_back(all.vms.front());
+        all.vms.back().vm = vm;
+    }
+    all.vms[2].outcome = "rolled_back"; // vm3
+    RunView newer = make_run("r2", make_vm("older", "new", "upgraded"));
+    newer.vms.front().vm = "vm2";
+    const RunHistory history{&newer, &all};
+    const std::unordered_map<std::string, std::string> build_ids{
+        {"vm1", "new"}, {"vm2", "new"}, {"vm3", "new"}, {"vm4", "third"}, {"vm5", "new"}};
+    const auto ways = find_ways_back(history, build_ids);
+    CHECK(ways.size() == 2);
+    for (const auto& [vm, way] : ways) {
+        const auto alone = find_way_back(history, vm, build_ids.at(vm));
+        REQUIRE(alone.has_value());
+        CHECK(way.build_id == alone->build_id);
+        CHECK(way.run == alone->run);
+    }
+    CHECK(ways.at("vm2").build_id == "older");
+    CHECK(ways.at("vm2").run == "r2");
+    CHECK(find_ways_back({}, build_ids).empty());
+}
+
 TEST_CASE("a way back is open while the binary at its end is kept", "[daemon][way_back]") {
     const CameFrom from{.build_id = "old", .version = "7.2.22", .run = "r1"};
     const WayBack open = judge_way_back(from, true, "");
