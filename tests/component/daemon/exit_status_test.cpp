@@ -90,10 +90,11 @@ TEST_CASE("7: the run was aborted; 75: another run has the VM", "[ctl][exit]") {
     REQUIRE(host.start_daemon());
     const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "--all", "--to", "new"});
     REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    const std::string id = host.newest_run(); // the one that is refused is a run, too
     CHECK(host.ctl({"upgrade", "--yes", "vm1", "--to", "new"}).status == 75);
-    const pid_t abort = host.start_ctl({"abort", host.newest_run()});
+    const pid_t abort = host.start_ctl({"abort", id});
     REQUIRE(wait_until([&] {
-        const Ran now = host.ctl({"--json", "status", host.newest_run(), "--once"});
+        const Ran now = host.ctl({"--json", "status", id, "--once"});
         return now.out.find("\"stopped\"") != std::string::npos;
     }));
     *paused = false;
