@@ -9,6 +9,8 @@
 
 #include <unistd.h>
 
+#include <charconv>
+#include <chrono>
 #include <utility>
 
 namespace qhup::daemon {
@@ -67,6 +69,50 @@ ApiReply make_json_reply(const nlohmann::json& document) {
     return reply;
 }
 
+std::int64_t unix_ms_now() {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
+/// The first event of each stream: from then on nothing is lost.
+EventView make_hello(std::uint64_t after, VersionView version) {
+    EventView event;
+    event.id = after;
+    event.type = std::string(to_string(EventType::hello));
+    event.time_unix_ms = unix_ms_now();
+    event.message = "qhupd " + version.version + " is " + version.status;
+    event.version = std::move(version);
+    return event;
+}
+
+EventView make_missed(const EventLog::Gap& gap, std::uint64_t after) {
+    using Reason = EventLog::Gap::Reason;
+    EventView event;
+    event.id = gap.reason == Reason::unknown ? after : gap.last;
+    event.type = std::string(to_string(EventType::missed));
+    event.time_unix_ms = unix_ms_now();
+    event.missed =
+        MissedView{.first = gap.first, .last = gap.last, .count = gap.count, .reason = {}};
+    switch (gap.reason) {
+    case Reason::slow:
+        event.missed->reason = "slow";
+        event.message = std::to_string(gap.count.value_or(0)) +
+                        " events were forgotten before they could be sent; ask again for what you "
+                        "show";
+        break;
+    case Reason::restart:
+        event.missed->reason = "restart";
+        event.message = "qhupd was started again, and what happened before is not known; ask again "
+                        "for what you show";
+        break;
+    case Reason::unknown:
+        event.missed->reason = "unknown";
+        event.message = "there was no event with this id; what follows is all that is remembered";
+        break;
+    }
+    return event;
+}
+
 Problem run_not_found(const std::string& id) {
     return make_problem(
         ProblemCode::run_not_found,
@@ -98,12 +144,16 @@ awaitable<ApiReply> ApiHandlers::answer(GetHealth /*route*/, const ApiRequest& /
     co_return reply;
 }
 
-awaitable<ApiReply> ApiHandlers::answer(GetVersion /*route*/, const ApiRequest& /*request*/) {
+VersionView ApiHandlers::version() const {
     VersionView version;
     version.version = std::string(kVersion);
     version.pid = ::getpid();
     version.status = is_stopping_ ? "stopping" : runs_.is_recovering() ? "recovering" : "ready";
-    co_return make_document(version);
+    return version;
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetVersion /*route*/, const ApiRequest& /*request*/) {
+    co_return make_document(version());
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetVms /*route*/, const ApiRequest& /*request*/) {
@@ -179,7 +229,27 @@ awaitable<ApiReply> ApiHandlers::answer(GetRunEvents route, const ApiRequest& /*
     }
     ApiReply reply;
     reply.content_type = "application/x-ndjson";
-    reply.stream = std::move(route);
+    const auto stream = std::make_shared<GetRunEvents>(std::move(route));
+    reply.stream = [this, stream] { return next_lines(stream); };
+    co_return reply;
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetEvents route, const ApiRequest& request) {
+    const auto cursor = std::make_shared<EventCursor>();
+    cursor->filter = std::move(route.filter);
+    cursor->after = route.after.value_or(events_.last_id());
+    if (!request.last_event_id.empty()) {
+        const auto after = parse_event_id(request.last_event_id);
+        if (!after) {
+            co_return make_reply(make_problem(
+                ProblemCode::bad_request, "'Last-Event-ID' must be the id of an event."
+            ));
+        }
+        cursor->after = *after;
+    }
+    ApiReply reply;
+    reply.content_type = "text/event-stream";
+    reply.stream = [this, cursor] { return next_events(cursor); };
     co_return reply;
 }
 
@@ -235,21 +305,41 @@ awaitable<ApiReply> ApiHandlers::answer(Problem route, const ApiRequest& /*reque
     co_return make_reply(route);
 }
 
-awaitable<ApiHandlers::Lines> ApiHandlers::next_lines(GetRunEvents stream) {
+awaitable<StreamPart> ApiHandlers::next_lines(std::shared_ptr<GetRunEvents> stream) {
     const auto progress =
-        co_await runs_.next_events(stream.id, stream.after, Deadline::in(kHeartbeat));
-    Lines lines;
-    lines.last = stream.after;
-    lines.is_end = !progress.is_known;
+        co_await runs_.next_events(stream->id, stream->after, Deadline::in(kHeartbeat));
+    StreamPart part;
+    part.is_end = !progress.is_known;
     for (const RunEvent& event : progress.events) {
-        lines.text += format_json(to_json(event)) + "\n";
-        lines.last = event.sequence;
-        lines.is_end = lines.is_end || event.run.has_value();
+        part.text += format_json(to_json(event)) + "\n";
+        stream->after = event.sequence;
+        part.is_end = part.is_end || event.run.has_value();
     }
-    if (lines.text.empty()) {
-        lines.text = "\n";
+    if (part.text.empty()) {
+        part.text = "\n";
     }
-    co_return lines;
+    co_return part;
+}
+
+awaitable<StreamPart> ApiHandlers::next_events(std::shared_ptr<EventCursor> cursor) {
+    StreamPart part;
+    if (!cursor->is_greeted) {
+        cursor->is_greeted = true;
+        part.text = "retry: 1000\n" + format_sse(make_hello(cursor->after, version()));
+        co_return part;
+    }
+    const auto reading =
+        co_await events_.next(cursor->after, cursor->filter, Deadline::in(kHeartbeat));
+    if (reading.gap) {
+        part.text = format_sse(make_missed(*reading.gap, cursor->after));
+    }
+    part.text += reading.text;
+    cursor->after = reading.last;
+    if (part.text.empty()) {
+        // why: whoever filters must not be told later that he missed what he did not want.
+        part.text = ": nothing new\nid: " + std::to_string(reading.last) + "\n\n";
+    }
+    co_return part;
 }
 
 } // namespace qhup::daemon

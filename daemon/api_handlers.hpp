@@ -5,12 +5,15 @@
 #pragma once
 
 #include "common/async.hpp"
+#include "daemon/event_hub.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/routes.hpp"
 #include "daemon/upgrade_runs.hpp"
 #include "daemon/vm_registry.hpp"
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -21,7 +24,14 @@ struct ApiRequest {
     std::string method;
     std::string target;
     std::string body;
-    std::uint32_t uid = 0; ///< who asks
+    std::uint32_t uid = 0;     ///< who asks
+    std::string last_event_id; ///< header; "" if there is none
+};
+
+/// What a stream says next.
+struct StreamPart {
+    std::string text;
+    bool is_end = false; ///< nothing more will come
 };
 
 /// What to answer.
@@ -29,7 +39,8 @@ struct ApiReply {
     int status = 200;
     std::string content_type = "application/json";
     std::string body;
-    std::optional<GetRunEvents> stream; ///< if set: 200, and the events of this run as lines
+    /// If set: 200, and what this gives, again and again, until the end.
+    std::function<awaitable<StreamPart>()> stream;
 };
 
 ApiReply make_reply(const Problem& problem);
@@ -37,20 +48,11 @@ ApiReply make_reply(const Problem& problem);
 /// Thread: the daemon's home strand.
 class ApiHandlers {
 public:
-    ApiHandlers(VmRegistry& registry, ReleaseShelf& shelf, UpgradeRuns& runs)
-        : registry_(registry), shelf_(shelf), runs_(runs) {}
+    ApiHandlers(VmRegistry& registry, ReleaseShelf& shelf, UpgradeRuns& runs, EventHub& events)
+        : registry_(registry), shelf_(shelf), runs_(runs), events_(events) {}
 
     /// Answers one request. Never fails: problems are answers.
     [[nodiscard]] awaitable<ApiReply> handle(ApiRequest request);
-
-    /// The next lines of a stream, each with its line end; an empty line when nothing happened for
-    /// a while.
-    struct Lines {
-        std::string text;
-        std::uint64_t last = 0; ///< number of the last event
-        bool is_end = false;    ///< nothing more will come
-    };
-    [[nodiscard]] awaitable<Lines> next_lines(GetRunEvents stream);
 
     /// From now on /v1/version says that the daemon is stopping.
     void request_stop() { is_stopping_ = true; }
@@ -66,15 +68,27 @@ private:
     [[nodiscard]] awaitable<ApiReply> answer(GetRuns route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetRun route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetRunEvents route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetEvents route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(AbortRun route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(HoldVm route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(UnholdVm route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetHolds route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(Problem route, const ApiRequest& request);
 
+    /// Where a follower of events is.
+    struct EventCursor {
+        std::uint64_t after = 0;
+        EventFilter filter;
+        bool is_greeted = false;
+    };
+    [[nodiscard]] awaitable<StreamPart> next_lines(std::shared_ptr<GetRunEvents> stream);
+    [[nodiscard]] awaitable<StreamPart> next_events(std::shared_ptr<EventCursor> cursor);
+    VersionView version() const;
+
     VmRegistry& registry_;
     ReleaseShelf& shelf_;
     UpgradeRuns& runs_;
+    EventHub& events_;
     bool is_stopping_ = false;
 };
 

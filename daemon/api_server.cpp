@@ -45,6 +45,7 @@ constexpr std::uint64_t kMaxBodyBytes = 2U
 constexpr std::size_t kMaxBufferBytes = 64U * 1024U;
 constexpr int kMaxRequestsOfConnection = 1000;
 constexpr std::chrono::seconds kWriteTime{10};
+constexpr std::chrono::seconds kStreamWriteTime{60}; // a slow follower only costs a connection
 
 /// What the kernel says about the peer. Nothing if it says nothing.
 std::optional<Peer> peer_of(int fd) {
@@ -133,13 +134,13 @@ awaitable<error_code> send(Stream& stream, const ApiReply& reply, bool keeps_ali
     co_return error;
 }
 
-/// The events of a run, each a chunk, until the run has ended or the client is gone.
-awaitable<void> send_events(Stream& stream, ApiHandlers& handlers, GetRunEvents route) {
+/// A stream, each part a chunk, until it has ended or the client is gone.
+awaitable<void> send_stream(Stream& stream, ApiReply reply) {
     http::response<http::empty_body> head;
     head.version(11);
     head.result(http::status::ok);
     head.set(http::field::server, "qhupd/" + std::string(kVersion));
-    head.set(http::field::content_type, "application/x-ndjson");
+    head.set(http::field::content_type, reply.content_type);
     head.set(http::field::cache_control, "no-store");
     head.keep_alive(false);
     head.chunked(true);
@@ -150,14 +151,13 @@ awaitable<void> send_events(Stream& stream, ApiHandlers& handlers, GetRunEvents 
     (void)head_size;
     bool is_over = static_cast<bool>(head_error);
     while (!is_over) {
-        const auto lines = co_await handlers.next_lines(route);
-        route.after = lines.last;
-        stream.expires_after(kWriteTime);
-        const auto chunk = http::make_chunk(asio::buffer(lines.text));
+        const StreamPart part = co_await reply.stream();
+        stream.expires_after(kStreamWriteTime);
+        const auto chunk = http::make_chunk(asio::buffer(part.text));
         const auto [error, size] = co_await asio::async_write(stream, chunk, use_result);
         (void)size;
         const bool is_stopped = co_await was_cancelled();
-        is_over = error || lines.is_end || is_stopped;
+        is_over = error || part.is_end || is_stopped;
     }
     stream.expires_after(kWriteTime);
     const auto last = http::make_chunk_last();
@@ -313,9 +313,10 @@ awaitable<void> ApiServer::run_connection(Socket socket) {
         request.target = std::string(message.target());
         request.body = std::move(message.body());
         request.uid = peer->uid;
-        const ApiReply reply = co_await handlers_.handle(std::move(request));
+        request.last_event_id = std::string(message["Last-Event-ID"]);
+        ApiReply reply = co_await handlers_.handle(std::move(request));
         if (reply.stream) {
-            co_await send_events(stream, handlers_, *reply.stream);
+            co_await send_stream(stream, std::move(reply));
             break;
         }
         const bool is_cancelled = co_await was_cancelled();

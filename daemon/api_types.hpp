@@ -23,6 +23,8 @@ struct BlockerView {
     std::string id;     ///< what blocks, as class/name: "chardev/serial0"
     std::string klass;  ///< "class" in JSON: the kind of the reason
     std::string reason; ///< one sentence that says what to do
+
+    bool operator==(const BlockerView&) const = default;
 };
 
 /// Somebody wants a VM to be left alone.
@@ -57,6 +59,8 @@ struct VmView {
     std::uint64_t age_ms = 0;    ///< how long ago this was true
     std::vector<BlockerView> blockers; ///< all of them, not only the first
     std::optional<HoldView> hold;      ///< it is held
+
+    bool operator==(const VmView&) const = default;
 };
 
 /// A binary that VMs can be upgraded to, by the name of its drop-in file.

@@ -487,7 +487,8 @@ std::vector<Key> keys_of(Config& config, Reading& reading) {
         {{"socket", set_path(api.socket)},
          {"group", set_text(api.group)},
          {"mode", set_mode(api.mode)},
-         {"max_connections", set_number(api.max_connections, 1, 4096)}},
+         {"max_connections", set_number(api.max_connections, 1, 4096)},
+         {"event_ring", set_number(api.event_ring, 16, 1'000'000)}},
         reading
     ));
     keys.push_back(section(
@@ -604,6 +605,7 @@ Reloaded merge_reloaded(const Config& running, Config wanted) {
     keep("api.socket", config.api.socket, was.api.socket);
     keep("api.group", config.api.group, was.api.group);
     keep("api.mode", config.api.mode, was.api.mode);
+    keep("api.event_ring", config.api.event_ring, was.api.event_ring);
     return result;
 }
 

@@ -47,6 +47,7 @@ struct Config {
         std::string group = "qhup-admin"; ///< members may act; "": only root and the daemon's user
         std::uint32_t mode = 0660;        ///< of the socket, octal text in the file
         std::uint32_t max_connections = 64; ///< more are closed at once; 1 to 4096
+        std::uint32_t event_ring = 10'000;  ///< events that are remembered; 16 to 1,000,000
     } api;
 
     /// [leases]: how long a source waits for us before it rolls back by itself.

@@ -8,6 +8,7 @@
 #include "daemon/api_handlers.hpp"
 #include "daemon/api_server.hpp"
 #include "daemon/config_check.hpp"
+#include "daemon/event_hub.hpp"
 #include "daemon/listen_fds.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/systemd_notify.hpp"
@@ -16,12 +17,17 @@
 
 #include <boost/asio/signal_set.hpp>
 
+#include <spdlog/sinks/base_sink.h>
+
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -40,6 +46,32 @@ constexpr int kThreads = QHUP_TEST_THREADS; // proves that strands protect us, n
 constexpr int kThreads = 1;
 #endif
 
+/// What an operator should read goes to the followers of events, too.
+class LogEvents final : public spdlog::sinks::base_sink<std::mutex> {
+public:
+    LogEvents(Strand home, EventHub& events) : home_(std::move(home)), events_(events) {
+        set_level(spdlog::level::warn);
+    }
+
+private:
+    void sink_it_(const spdlog::details::log_msg& message) override {
+        EventView event;
+        event.type = std::string(to_string(EventType::log));
+        event.level = message.level == spdlog::level::warn  ? "warning"
+                      : message.level == spdlog::level::err ? "error"
+                                                            : "critical";
+        event.message = std::string(message.payload.data(), message.payload.size());
+        // why: whoever logs may be on any thread, and must not wait.
+        asio::post(home_, [&events = events_, event = std::move(event)]() mutable {
+            events.publish(std::move(event));
+        });
+    }
+    void flush_() override {}
+
+    Strand home_;
+    EventHub& events_;
+};
+
 /// Everything that lives as long as the daemon. Members are destroyed from below.
 class Daemon {
 public:
@@ -57,13 +89,29 @@ public:
           work_(home_),
           service_(home_),
           main_(home_),
+          events_(
+              home_,
+              disk_,
+              service_,
+              config_.state_dir + "/event-id",
+              {.events = config_.api.event_ring}
+          ),
           registry_(context_, home_, disk_, work_, config_),
           shelf_(config_.releases_dirs, disk_),
-          runs_(context_, home_, disk_, work_, registry_, shelf_, config_, std::move(fault)),
-          handlers_(registry_, shelf_, runs_),
+          runs_(
+              context_, home_, disk_, work_, registry_, shelf_, events_, config_, std::move(fault)
+          ),
+          handlers_(registry_, shelf_, runs_, events_),
           server_(home_, service_, handlers_, config_),
           signals_(home_, SIGTERM, SIGINT),
-          reloads_(home_, SIGHUP) {}
+          reloads_(home_, SIGHUP),
+          log_events_(std::make_shared<LogEvents>(home_, events_)) {
+        log().sinks().push_back(log_events_);
+    }
+    ~Daemon() {
+        auto& sinks = log().sinks();
+        sinks.erase(std::remove(sinks.begin(), sinks.end(), log_events_), sinks.end());
+    }
     Daemon(const Daemon&) = delete;
     Daemon& operator=(const Daemon&) = delete;
 
@@ -90,7 +138,12 @@ private:
                                                                              : kFailure;
             co_return;
         }
+        co_await events_.open();
+        registry_.set_on_change([this](EventType type, const VmView& vm) {
+            events_.publish(make_vm_event(type, vm));
+        });
         co_await runs_.start_recovery();
+        tell(EventType::daemon_ready, "qhupd " + std::string(kVersion) + " serves");
         service_.spawn("accept", server_.run_accept());
         service_.spawn("rescans", registry_.run_rescans());
         service_.spawn("status", run_status());
@@ -107,6 +160,7 @@ private:
         reloads_.cancel();
         tell_systemd("STOPPING=1\nSTATUS=Finishing what is in its pause");
         handlers_.request_stop();
+        tell(EventType::daemon_stopping, "qhupd is stopping and begins nothing new");
         server_.request_stop();
         runs_.request_stop();
         work_.request_stop();
@@ -116,6 +170,13 @@ private:
         service_.request_stop();
         co_await service_.join();
         signals_.cancel();
+    }
+
+    void tell(EventType type, std::string message) {
+        EventView event;
+        event.type = std::string(to_string(type));
+        event.message = std::move(message);
+        events_.publish(std::move(event));
     }
 
     std::string status_line() const {
@@ -215,6 +276,7 @@ private:
     TaskGroup work_;    // upgrades and probes: joined first
     TaskGroup service_; // connections and periodic work
     TaskGroup main_;    // run_main alone
+    EventHub events_;
     VmRegistry registry_;
     ReleaseShelf shelf_;
     UpgradeRuns runs_;
@@ -222,6 +284,7 @@ private:
     ApiServer server_;
     asio::signal_set signals_;
     asio::signal_set reloads_;
+    std::shared_ptr<LogEvents> log_events_;
     int status_ = 0;
 };
 

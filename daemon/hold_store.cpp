@@ -80,6 +80,7 @@ awaitable<std::variant<HoldView, Problem>> HoldStore::hold(HoldView hold) {
     }
     log().info("{} by uid {}", quote_peer_text(describe(hold)), hold.by_uid);
     holds_.put(hold);
+    services_.events.publish(make_hold_event(EventType::hold_set, hold));
     co_return hold;
 }
 
@@ -99,6 +100,7 @@ awaitable<std::variant<HoldView, Problem>> HoldStore::unhold(std::string vm, uid
     }
     log().info("VM {} is not held any longer, as uid {} asked", vm, uid);
     (void)holds_.remove(vm);
+    services_.events.publish(make_hold_event(EventType::hold_removed, *hold));
     co_return *hold;
 }
 

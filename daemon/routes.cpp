@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/routes.hpp"
 
+#include "daemon/api_types_events.hpp"
 #include "daemon/problems.hpp"
 
 #include <charconv>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <vector>
@@ -60,8 +62,10 @@ std::optional<std::vector<std::string>> split_path(std::string_view path) {
     }
 }
 
-std::optional<std::map<std::string, std::string>> split_query(std::string_view query) {
-    std::map<std::string, std::string> values;
+using Query = std::multimap<std::string, std::string>;
+
+std::optional<Query> split_query(std::string_view query) {
+    Query values;
     while (!query.empty()) {
         const auto end = query.find('&');
         const std::string_view pair = query.substr(0, end);
@@ -73,7 +77,7 @@ std::optional<std::map<std::string, std::string>> split_query(std::string_view q
         if (!key || !value) {
             return std::nullopt;
         }
-        values[*key] = *value;
+        values.emplace(std::move(*key), std::move(*value));
         query.remove_prefix(end == std::string_view::npos ? query.size() : end + 1);
     }
     return values;
@@ -83,23 +87,53 @@ Problem bad_target() {
     return make_problem(ProblemCode::bad_request, "The address of the request is not understood.");
 }
 
-Route make_run_events(std::string id, const std::map<std::string, std::string>& query) {
+Problem bad_after() {
+    return make_problem(ProblemCode::bad_request, "'after' must be the number of an event.");
+}
+
+Route make_run_events(std::string id, const Query& query) {
     GetRunEvents route{.id = std::move(id), .after = 0};
     const auto after = query.find("after");
     if (after != query.end()) {
-        const std::string& digits = after->second;
-        const auto parsed =
-            std::from_chars(digits.data(), digits.data() + digits.size(), route.after);
-        if (parsed.ec != std::errc{} || parsed.ptr != digits.data() + digits.size()) {
+        const auto number = parse_event_id(after->second);
+        if (!number) {
+            return bad_after();
+        }
+        route.after = *number;
+    }
+    return route;
+}
+
+/// The filters are strict: a misspelt one would give what nobody asked for.
+Route make_events(const Query& query) {
+    GetEvents route;
+    for (const auto& [key, value] : query) {
+        const bool is_name = (key == "run" || key == "vm") && is_valid_name(value);
+        const bool is_type = key == "type" && parse_event_type(value).has_value();
+        if (key == "after" && !route.after) {
+            route.after = parse_event_id(value);
+        }
+        if (key == "after" && !route.after) {
+            return bad_after();
+        }
+        if (key != "after" && !is_name && !is_type) {
             return make_problem(
-                ProblemCode::bad_request, "'after' must be the number of an event."
+                ProblemCode::bad_request,
+                "Events cannot be chosen by '" + key + "=" + value + "'.",
+                "Use run=, vm=, type= and after=; docs/api.md has the types."
             );
+        }
+        if (is_name || is_type) {
+            auto& list = key == "run"  ? route.filter.runs
+                         : key == "vm" ? route.filter.vms
+                                       : route.filter.types;
+            list.push_back(value);
         }
     }
     return route;
 }
 
-Route make_check(std::string vm, const std::map<std::string, std::string>& query) {
+Route make_check(std::string vm, const Query& query) {
     const auto to = query.find("to");
     if (to == query.end() || !is_valid_name(to->second)) {
         return make_problem(
@@ -121,9 +155,7 @@ std::string_view method_of(const Route& route) noexcept {
 }
 
 Route find_named(
-    std::string_view method,
-    const std::vector<std::string>& parts,
-    const std::map<std::string, std::string>& query
+    std::string_view method, const std::vector<std::string>& parts, const Query& query
 ) {
     const std::string& name = parts[2];
     if (!is_valid_name(name)) {
@@ -150,6 +182,13 @@ Route find_named(
 
 } // namespace
 
+std::optional<std::uint64_t> parse_event_id(std::string_view digits) noexcept {
+    std::uint64_t id = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), id);
+    const bool is_whole = parsed.ec == std::errc{} && parsed.ptr == digits.data() + digits.size();
+    return is_whole ? std::optional<std::uint64_t>(id) : std::nullopt;
+}
+
 Route find_route(std::string_view method, std::string_view target) {
     const auto mark = target.find('?');
     const auto parts = split_path(target.substr(0, mark));
@@ -173,6 +212,8 @@ Route find_route(std::string_view method, std::string_view target) {
         route = GetReleases{};
     } else if (parts->size() == 2 && (*parts)[1] == "holds") {
         route = GetHolds{};
+    } else if (parts->size() == 2 && (*parts)[1] == "events") {
+        route = make_events(*query);
     } else if (parts->size() == 2 && (*parts)[1] == "runs") {
         route = method == "POST" ? Route(PostRun{}) : Route(GetRuns{});
     }

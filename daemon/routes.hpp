@@ -4,8 +4,10 @@
 #pragma once
 
 #include "daemon/api_types.hpp"
+#include "daemon/event_log.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -43,6 +45,10 @@ struct GetRunEvents {
     std::string id;
     std::uint64_t after = 0; ///< events up to this number are known already
 };
+struct GetEvents {
+    std::optional<std::uint64_t> after; ///< events up to this id are known; none: all until now
+    EventFilter filter;
+};
 
 using Route = std::variant<
     GetHealth,
@@ -55,11 +61,15 @@ using Route = std::variant<
     GetRuns,
     GetRun,
     GetRunEvents,
+    GetEvents,
     AbortRun,
     HoldVm,
     UnholdVm,
     GetHolds,
     Problem>;
+
+/// The id of an event in a request.
+std::optional<std::uint64_t> parse_event_id(std::string_view digits) noexcept;
 
 /// The call, or the problem to answer with: no_such_path, method_not_allowed, bad_request.
 Route find_route(std::string_view method, std::string_view target);

@@ -8,6 +8,7 @@
 #include "common/task_group.hpp"
 #include "daemon/api_types.hpp"
 #include "daemon/config.hpp"
+#include "daemon/event_hub.hpp"
 #include "daemon/probe_command.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/run_view.hpp"
@@ -39,6 +40,7 @@ struct RunServices {
     ReleaseShelf& shelf;     ///< what they can be upgraded to
     const Config& config;    ///< what the operator has set
     upgrade::SlotGate& gate; ///< whose turn it is
+    EventHub& events;        ///< who is told of what happens
 };
 
 /// A run and those who follow it. Belongs to the home strand.

@@ -121,6 +121,7 @@ void RunBook::stop_run(const RunPtr& run, std::string by, std::string reason) {
     run->view.stopped_by = std::move(by);
     run->view.stop_reason = std::move(reason);
     put_run(run);
+    tell(EventType::run_stopping, run);
     if (run->batch) {
         services_.gate.stop_batch(*run->batch);
     }
@@ -130,7 +131,20 @@ void RunBook::stop_run(const RunPtr& run, std::string by, std::string reason) {
     run->stage_changed->notify();
 }
 
+void RunBook::tell(EventType type, const RunPtr& run) {
+    services_.events.publish(make_run_event(type, run->view));
+}
+
 void RunBook::add_event(const RunPtr& run, RunEvent event) {
+    if (event.vm) {
+        services_.events.publish(make_upgrade_event(run->view.id, *event.vm));
+    } else {
+        tell(event.run ? EventType::run_finished : EventType::run_stage, run);
+    }
+    remember_event(run, std::move(event));
+}
+
+void RunBook::remember_event(const RunPtr& run, RunEvent event) {
     event.sequence = run->events.size() + 1;
     run->events.push_back(std::move(event));
     for (const auto& follower : run->followers) {

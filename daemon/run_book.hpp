@@ -51,7 +51,12 @@ public:
     /// @param by  as RunView::stopped_by
     void stop_run(const RunPtr& run, std::string by, std::string reason = {});
 
+    /// Tells it to those who follow the run, and to those who follow everything.
     void add_event(const RunPtr& run, RunEvent event);
+    /// The same for those who follow the run alone: it is no news.
+    static void remember_event(const RunPtr& run, RunEvent event);
+    /// Tells those who follow everything: one of run_*.
+    void tell(EventType type, const RunPtr& run);
 
     /// What followers get: events after that number, or none if nothing came before the deadline.
     struct Progress {

@@ -136,7 +136,7 @@ void RunRecovery::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
         run->before.push_back(vm.steps);
     }
     if (run->view.state == "finished") {
-        book_.add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
+        RunBook::remember_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
         return;
     }
     run->view.state = "running";
@@ -151,6 +151,7 @@ void RunRecovery::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
         book_.add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
         return;
     }
+    book_.tell(EventType::run_resumed, run);
     if (is_in_soak) {
         for (const RunVmView& vm : run->view.vms) {
             add_policy(*run, vm.vm, services_.config);
@@ -248,6 +249,7 @@ awaitable<void> RunRecovery::adopt_orphans(std::vector<FoundUpgrade> found) {
     run->held.resize(run->view.vms.size());
     run->open = run->view.vms.size();
     book_.put_whole_run(run);
+    book_.tell(EventType::run_started, run);
     for (std::size_t i = 0; i < unfinished.size(); ++i) {
         const std::string name = run->view.vms[i].vm;
         if (services_.registry.acquire(name, run->view.id)) {

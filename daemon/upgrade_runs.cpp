@@ -36,6 +36,7 @@ UpgradeRuns::UpgradeRuns(
     TaskGroup& tasks,
     VmRegistry& registry,
     ReleaseShelf& shelf,
+    EventHub& events,
     const Config& config,
     std::string fault
 )
@@ -51,7 +52,7 @@ UpgradeRuns::UpgradeRuns(
           {.prepare_slots = config.parallel,
            .pause_slots = pause_slots_for(config, std::thread::hardware_concurrency())}
       ),
-      services_{context, home_, disk, tasks, registry, shelf, config, gate_},
+      services_{context, home_, disk, tasks, registry, shelf, config, gate_, events},
       book_(services_, journal_),
       holds_(services_, journal_),
       kept_(services_),
@@ -312,6 +313,7 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
         run->view.state = "finished";
         run->view.finished_unix_ms = unix_ms_now();
         end_start(run);
+        book_.tell(EventType::run_started, run);
         book_.add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
         co_return Started{run->view, true};
     }
@@ -333,6 +335,7 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     log().info(
         "run {}: {} VMs to {}, asked for by uid {}", run->view.id, run->open, run->view.to, uid
     );
+    book_.tell(EventType::run_started, run);
     upgrades_.open_batch(run);
     upgrades_.start_vms(run, run->view.stage ? 1 : 0);
     if (run->view.stage) {

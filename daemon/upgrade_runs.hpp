@@ -43,6 +43,7 @@ public:
         TaskGroup& tasks,
         VmRegistry& registry,
         ReleaseShelf& shelf,
+        EventHub& events,
         const Config& config,
         std::string fault
     );

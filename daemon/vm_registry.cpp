@@ -55,6 +55,7 @@ struct VmRegistry::Entry {
     bool is_listed = true;               ///< the socket is still there
     std::string run;                     ///< the run that has it
     bool is_wanted = false;              ///< it is asked although a run has it
+    std::optional<VmView> told;          ///< what followers know
 };
 
 /// Who is being asked.
@@ -98,7 +99,11 @@ awaitable<void> VmRegistry::rescan() {
     for (auto it = entries_.begin(); it != entries_.end();) {
         it->second->is_listed = present.count(it->first) != 0;
         const bool is_in_use = !it->second->run.empty() || it->second->is_probing;
-        it = !it->second->is_listed && !is_in_use ? entries_.erase(it) : std::next(it);
+        const bool is_gone = !it->second->is_listed && !is_in_use;
+        if (is_gone) {
+            tell_gone(*it->second);
+        }
+        it = is_gone ? entries_.erase(it) : std::next(it);
     }
     rename_all();
 }
@@ -128,7 +133,32 @@ void VmRegistry::rename_all() {
         if (!names[i].empty()) {
             names_[names[i]] = order[i]->socket;
         }
+        tell_change(*order[i]);
     }
+}
+
+void VmRegistry::tell_gone(Entry& entry) const {
+    if (on_change_ && entry.told) {
+        on_change_(EventType::vm_gone, *entry.told);
+    }
+    entry.told.reset();
+}
+
+void VmRegistry::tell_change(Entry& entry) const {
+    // why: what is known of a VM in a run is old; the run tells of it.
+    if (!on_change_ || !entry.last || !entry.run.empty()) {
+        return;
+    }
+    VmView now = view_of(entry);
+    now.age_ms = 0;
+    if (now.name.empty() || (entry.told && entry.told->name != now.name)) {
+        tell_gone(entry);
+    }
+    if (now.name.empty() || entry.told == now) {
+        return;
+    }
+    on_change_(entry.told ? EventType::vm_changed : EventType::vm_found, now);
+    entry.told = std::move(now);
 }
 
 void VmRegistry::start_probe(const std::shared_ptr<Entry>& entry) {
@@ -182,6 +212,8 @@ awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry, bool is_sile
     // why: names are chosen for all VMs together; once, when the last answer of many is here.
     if (is_renaming_due_ && answering_.under_way == 0) {
         rename_all();
+    } else if (!is_renaming_due_) {
+        tell_change(*entry);
     }
     for (const auto& waiter : waiters_) {
         waiter->notify();

@@ -7,13 +7,14 @@
 
 #include "common/async.hpp"
 #include "common/task_group.hpp"
-#include "daemon/api_types.hpp"
+#include "daemon/api_types_events.hpp"
 #include "daemon/config.hpp"
 #include "daemon/vm_view.hpp"
 
 #include <chrono>
 #include <cstddef>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -52,6 +53,11 @@ public:
 
     /// From now on this configuration holds, as far as it is about finding VMs.
     void use(const Config& config);
+
+    /// Called with vm_found, vm_changed or vm_gone when what is known of a VM is not what it was.
+    /// Age and run of the VM do not count. It must not call the registry.
+    using OnChange = std::function<void(EventType type, const VmView& vm)>;
+    void set_on_change(OnChange on_change) { on_change_ = std::move(on_change); }
 
     /// Looks for sockets and asks every VM that is in no run, all at once.
     ///
@@ -102,6 +108,8 @@ private:
         std::vector<std::shared_ptr<Entry>> entries, std::chrono::milliseconds patience
     );
     void rename_all();
+    void tell_change(Entry& entry) const;
+    void tell_gone(Entry& entry) const;
     VmView view_of(const Entry& entry) const;
     std::shared_ptr<Entry> entry_of(std::string_view name) const;
 
@@ -109,6 +117,7 @@ private:
     Strand home_;
     asio::thread_pool& disk_;
     TaskGroup& tasks_;
+    OnChange on_change_;
     Config::Discovery discovery_;
     std::chrono::milliseconds probe_deadline_;
     std::map<std::string, std::shared_ptr<Entry>> entries_; // by socket path

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // What a client of the API sends: path and body; and what qhupd-ctl reads of an answer.
-#include "daemon/api_types.hpp"
+#include "daemon/api_types_events.hpp"
 #include "daemon/routes.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
@@ -21,6 +21,8 @@ void read_answer(const nlohmann::json& value) {
     (void)check_from_json(value);
     (void)run_event_from_json(value);
     (void)problem_from_json(value);
+    const std::string event = format_sse(event_from_json(value));
+    require(event.find("\n\n") == event.size() - 2, "an event is one frame");
     (void)version_from_json(value);
     const std::string once = format_json(to_json(run_from_json(value)));
     const auto again = parse_json(once);

@@ -130,8 +130,8 @@ void Host::write_config() const {
       << extra_config
       << (extra_config.find("rehearse") == std::string::npos ? "\nrehearse = \"none\"" : "")
       << "\nkept_binaries = 0\n[discovery]\nqmp = [\"" << dir_ / "q/*.qmp"
-      << "\"]\n[api]\nsocket = \"" << api_socket() << "\"\ngroup = \"\"\n[deadlines]\nverify = \""
-      << verify << "\"\nrequest = \"1s\"\n"
+      << "\"]\n[api]\nsocket = \"" << api_socket() << "\"\ngroup = \"\"\n"
+      << extra_api << "[deadlines]\nverify = \"" << verify << "\"\nrequest = \"1s\"\n"
       << extra_sections;
 }
 

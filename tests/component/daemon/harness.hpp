@@ -42,6 +42,8 @@ public:
     FakeQemuOptions& options(std::size_t vm) { return options_[vm]; }
     /// Lines that are added to the daemon's configuration, before a section.
     std::string extra_config;
+    /// Lines that are added to its section [api].
+    std::string extra_api;
     /// Sections that are added at its end.
     std::string extra_sections;
     /// Seconds of the watch after takeover; short, since fakes do not change.

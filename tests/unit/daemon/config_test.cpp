@@ -47,6 +47,7 @@ TEST_CASE("every key of the example file has its default value", "[daemon][confi
     CHECK(config->api.group == defaults.api.group);
     CHECK(config->api.mode == defaults.api.mode);
     CHECK(config->api.max_connections == defaults.api.max_connections);
+    CHECK(config->api.event_ring == defaults.api.event_ring);
     CHECK(config->leases.prepared == defaults.leases.prepared);
     CHECK(config->leases.frozen == defaults.leases.frozen);
     CHECK(config->deadlines.probe == defaults.deadlines.probe);

@@ -38,6 +38,25 @@ TEST_CASE("each path leads to its call", "[daemon][routes]") {
     CHECK(problem_of("DELETE", "/v1/holds") == "method_not_allowed");
 }
 
+TEST_CASE("events are chosen by run, VM and type, and by nothing else", "[daemon][routes]") {
+    const auto all = std::get<GetEvents>(find_route("GET", "/v1/events"));
+    CHECK_FALSE(all.after);
+    CHECK(all.filter.runs.empty());
+    const auto some = std::get<GetEvents>(
+        find_route("GET", "/v1/events?after=17&run=r1&run=r2&vm=a%2Db&type=upgrade_ended")
+    );
+    CHECK(some.after == 17);
+    CHECK(some.filter.runs == std::vector<std::string>{"r1", "r2"});
+    CHECK(some.filter.vms == std::vector<std::string>{"a-b"});
+    CHECK(some.filter.types == std::vector<std::string>{"upgrade_ended"});
+    for (const char* bad :
+         {"after=x", "after=", "after=-1", "runs=r1", "vm=", "vm=a%2fb", "type=x"}) {
+        INFO(bad);
+        CHECK(problem_of("GET", "/v1/events?" + std::string(bad)) == "bad_request");
+    }
+    CHECK(problem_of("POST", "/v1/events") == "method_not_allowed");
+}
+
 TEST_CASE("a path that does not exist says so", "[daemon][routes]") {
     const auto target = GENERATE(
         "/", "/v2/vms", "/v1", "/v1/nothing", "/v1/vms/a/b", "/v1/runs/a/b", "/v1/vms/a/check/c"
