@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The packages under a real systemd: installed, used untouched, upgraded, removed and purged, while VMs in qhup-vm@ units run on.
+
+The packages are built from what git has of this tree (scripts/build-packages). One test, since each step needs the one before.
+"""
+
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import unittest
+
+from case import keep, main
+from daemon import find_program
+from firmware import FirmwareGuest
+from pair import wait_for
+from prober import ROOT
+from serial_watcher import SerialWatcher
+from systemd_box import SystemdBox
+
+OLD, NEW = "qemu-7.2", "qemu-10.0"
+
+def binary_of(release):
+    return pathlib.Path(f"/usr/lib/qhupd/{release}/bin/qemu-system-x86_64")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path):
+        super().__init__("qhupd", timeout=30)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class InstalledGuest(FirmwareGuest):
+    """A VM of a qhup-vm@ unit, whose QEMU is one of the packages."""
+
+    def prepare(self):
+        self.folder.mkdir(parents=True)
+        self._make_disk()
+        return self
+
+    def connect(self):
+        self.serial = SerialWatcher(self.serial_path, timeout=20)
+        self.wait_ready()
+
+    def disconnect(self):
+        self.serial.expect_end()
+        self.serial.close()
+
+
+class Packages(unittest.TestCase):
+    longMessage = True
+
+    @classmethod
+    def setUpClass(cls):
+        command = [ROOT / "scripts" / "build-packages", "--built", find_program("qhupd").parent.parent]
+        folder = os.environ.get("QHUP_PACKAGES")  # built already
+        if not folder:
+            folder = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+        cls.debs = pathlib.Path(folder)
+        cls.box = keep(SystemdBox(binds=[cls.debs]))
+        cls.box.path("/usr/sbin/policy-rc.d").unlink(missing_ok=True)  # of containers: no service is started
+
+    def deb(self, package):
+        found = sorted(self.debs.glob(f"{package}_*.deb"))
+        self.assertEqual(len(found), 1, f"{package}: {found}")
+        return str(found[0])
+
+    def dpkg(self, *arguments):
+        return self.box.run("dpkg", *arguments, timeout=180, env={"DEBIAN_FRONTEND": "noninteractive", "PATH": os.environ["PATH"]})
+
+    def start_vm(self, name):
+        vm = InstalledGuest(binary_of(OLD), name=name, folder=self.box.shared / name).prepare()
+        self.box.write(f"/etc/qhup-vm/{name}.conf", f"QEMU={vm.binary}\nARGS={' '.join(vm.arguments())}\n")
+        vm.unit = f"qhup-vm@{name}.service"
+        self.box.systemctl("start", vm.unit)
+        self.addCleanup(self.box.systemctl, "stop", vm.unit, check=False)
+        vm.connect()
+        self.addCleanup(vm.disconnect)
+        return vm
+
+    def ctl(self, *arguments, status=0):
+        done = self.box.run("qhupd-ctl", "--json", *arguments, check=False, timeout=100)
+        self.assertEqual(done.returncode, status, f"{arguments}: {done.stdout}{done.stderr}{self.box.log()}")
+        return json.loads(done.stdout)
+
+    def assert_untouched(self, vms, pids=None):
+        """Each guest counts on, in a process that its unit calls the main one; in this process, if it is given."""
+        for vm in vms:
+            main_pid, state = self.box.show(vm.unit, "MainPID", "ActiveState")
+            self.assertEqual(state, "active", vm.name)
+            if pids:
+                self.assertEqual(int(main_pid), pids[vm.name])
+            vm.serial.wait_count(2)
+        return {vm.name: int(self.box.show(vm.unit, "MainPID")[0]) for vm in vms}
+
+    def main_pid(self):
+        return int(self.box.show("qhupd.service", "MainPID")[0])
+
+    # -- the steps
+
+    def test_guests_outlive_whatever_becomes_of_the_packages(self):
+        with self.subTest("lintian has no error"):
+            changes = sorted(self.debs.glob("*.changes"))
+            said = subprocess.run(["lintian", "--allow-root", "--fail-on", "error", *changes], capture_output=True, text=True, check=False)
+            self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
+
+        self.dpkg("--install", self.deb("qhupd"), self.deb(f"qhupd-{OLD}"), self.deb(f"qhupd-{NEW}"))
+        self.assertEqual(self.box.show("qhupd.service", "UnitFileState", "LoadState"), ["enabled", "loaded"])
+        self.assertIn("the configuration is good", self.box.run("qhupd", "--check-config").stdout)
+        releases = self.ctl("releases")["releases"]
+        self.assertEqual([(release["name"], release["usable"]) for release in releases], [(NEW, True), (OLD, True)])
+
+        vms = [self.start_vm(name) for name in ("one", "two")]
+        self.assert_untouched(vms)
+        said = self.box.run("/usr/lib/nagios/plugins/check_qhupd")
+        self.assertRegex(said.stdout, r"^QHUPD OK - 2 VMs, all on an installed release \| vms=2 outdated=0")
+
+        pids = self.assert_untouched(vms)
+        self.restart_in_every_phase(vms[0])
+        self.assertNotEqual(self.assert_untouched(vms)["one"], pids["one"])
+
+        self.hang_and_reload(vms)
+
+        pids = self.assert_untouched(vms)
+        self.dpkg("--install", self.deb("qhupd"), self.deb(f"qhupd-{NEW}"))  # as an upgrade of both
+        self.assert_untouched(vms, pids)
+        self.ctl("list")
+
+        self.say_what_is_outdated(vms)
+
+        pids = self.assert_untouched(vms)
+        self.dpkg("--remove", "qhupd", f"qhupd-{OLD}", f"qhupd-{NEW}")
+        self.assert_untouched(vms, pids)
+        self.assertFalse(self.box.path("/usr/sbin/qhupd").exists())
+        self.assertTrue(self.box.path("/var/lib/qhupd/journal.db").exists())
+        self.dpkg("--purge", "qhupd", f"qhupd-{OLD}", f"qhupd-{NEW}")
+        self.assert_untouched(vms, pids)
+        self.assertFalse(self.box.path("/var/lib/qhupd").exists())
+        self.assertEqual(self.box.run("systemctl", "is-active", *(vm.unit for vm in vms)).stdout.split(), ["active", "active"])
+
+    def restart_in_every_phase(self, vm):
+        """The daemon is restarted when it has just entered a phase; what was begun is finished or undone by the next one."""
+        turn = {OLD: NEW, NEW: OLD}
+        at = OLD
+        for phase in ("prepare", "switch", "verify", "commit"):
+            run = self.ctl("upgrade", vm.name, "--to", turn[at], "--no-wait", "--yes")["id"]
+
+            def has_come(run=run, phase=phase):
+                view = self.get_run(run)
+                row = view["vms"][0]
+                return row["outcome"] or any(step["phase"] == phase for step in row.get("steps", [])) or row["phase"] == phase
+
+            wait_for(has_come, 30, f"{phase} in run {run}")
+            self.box.systemctl("restart", "qhupd.service")
+            wait_for(lambda run=run: self.get_run(run)["vms"][0]["outcome"], 60, f"an end of run {run}")
+            outcome = self.get_run(run)["vms"][0]["outcome"]
+            self.assertIn(outcome, ("upgraded", "refused", "rolled_back"), f"restart in {phase}: {self.get_run(run)}")
+            self.assert_untouched([vm])
+            at = turn[at] if outcome == "upgraded" else at
+        if at == OLD:
+            self.ctl("upgrade", vm.name, "--to", NEW, "--yes")
+
+    def get_run(self, run):
+        connection = UnixConnection(self.box.path("/run/qhupd/qhupd.sock"))
+        connection.request("GET", f"/v1/runs/{run}")
+        body = json.loads(connection.getresponse().read())
+        connection.close()
+        return body
+
+    def hang_and_reload(self, vms):
+        pids = self.assert_untouched(vms)
+        self.box.write("/etc/systemd/system/qhupd.service.d/fast.conf", "[Service]\nWatchdogSec=2s\nRestartSec=100ms\n")
+        self.box.systemctl("daemon-reload")
+        self.box.systemctl("restart", "qhupd.service")
+        hung = self.main_pid()
+        self.box.run("kill", f"-{signal.SIGSTOP.value}", str(hung))
+        wait_for(lambda: self.main_pid() not in (0, hung), 20, "a new daemon")
+        self.ctl("list")
+        self.box.write("/etc/qhupd/qhupd.toml.d/bad.toml", "paralel = 1\n")
+        self.assertNotEqual(self.box.systemctl("reload", "qhupd.service", check=False).returncode, 0)
+        self.ctl("list")
+        self.box.write("/etc/qhupd/qhupd.toml.d/bad.toml", "kept_binaries = 4\n")
+        self.box.systemctl("reload", "qhupd.service")
+        self.assert_untouched(vms, pids)
+
+    def say_what_is_outdated(self, vms):
+        """The package of the QEMU that VM two runs goes away: apt's hook and the check say so, once."""
+        self.dpkg("--remove", f"qhupd-{OLD}")
+        said = self.box.run("/usr/lib/qhupd/apt-hook").stdout
+        self.assertRegex(said, r"^1 VM still runs the old QEMU: qhupd-ctl upgrade --all")
+        self.assertEqual(self.box.run("/usr/lib/qhupd/apt-hook").stdout, "")
+        check = self.box.run("/usr/lib/nagios/plugins/check_qhupd", check=False)
+        self.assertEqual((check.returncode, check.stdout.split(" - ")[0]), (1, "QHUPD WARNING"))
+        self.assertIn("two", check.stdout)
+        self.assertEqual(self.ctl("upgrade", "--all", "--to", NEW, "--yes")["vms"][-1]["outcome"], "upgraded")
+        self.assertEqual(self.box.run("/usr/lib/nagios/plugins/check_qhupd").returncode, 0)
+        self.dpkg("--install", self.deb(f"qhupd-{OLD}"))
+        self.assert_untouched(vms)
+
+
+if __name__ == "__main__":
+    if os.geteuid() != 0:
+        print("needs root")
+        raise SystemExit(77)
+    main()
