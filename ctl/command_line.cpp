@@ -3,11 +3,16 @@
 
 #include "common/version.hpp"
 #include "ctl/times.hpp"
+#include "daemon/nearest_name.hpp"
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
+#include <cstdlib>
 #include <map>
+#include <memory>
 #include <sstream>
+#include <utility>
 
 namespace qhup::ctl {
 namespace {
@@ -21,6 +26,9 @@ constexpr const char* kExitStatusHelp =
     "  64  wrong command line                         69  the daemon cannot be reached\n"
     "  75  nothing was touched; try later             77  not permitted\n"
     "  78  the configuration is wrong                 130 detached by Ctrl-C; the run goes on\n";
+
+OptionSpec describe(const CLI::Option& option);
+CommandSpec describe(const CLI::App& app);
 
 /// An option whose value is one of some words.
 template <class Value>
@@ -227,7 +235,144 @@ void add_commands(CLI::App& app, Options& options) {
     add("unhold", "Take the hold off these VMs", Command::unhold)
         ->add_option("VM", options.vms, "Their names")
         ->required();
+    CLI::App* watch = add("watch", "Follow a run: the one that goes on, or RUN", Command::watch);
+    watch->add_option("RUN", options.run, "Its name; left out: the newest that goes on");
+    add_waiting(*watch, options, false);
+    CLI::App* history =
+        add("history", "What became of VMs, the newest first: who moved them when", Command::history
+        );
+    history->add_option("VM", options.vms, "Their names; left out: all");
+    options.limit = 50;
+    history->add_option("--limit", options.limit, "So many entries at most; 50 if left out")
+        ->check(CLI::Range(1, 100'000))
+        ->type_name("N");
+    CLI::App* events = add("events", "What happens on this host, as it happens", Command::events);
+    events->add_option("VM", options.vms, "Only of these VMs");
+    events->add_option("--run", options.run, "Only of this run")->type_name("RUN");
+    events->add_option("--type", options.types, "Only events of this type; may be said again")
+        ->type_name("TYPE")
+        ->expected(1)
+        ->take_all();
+    events
+        ->add_option("--after", options.after_event, "Begin behind this event; 0: with the oldest")
+        ->type_name("ID");
+    add_waiting(*events, options, false);
+    add("explain", "What a code, an outcome or a blocker means, and what to do", Command::explain)
+        ->add_option(
+            "CODE",
+            options.code,
+            "As it is shown, 'load_failed' or 'chardev/serial0'; left out: all"
+        );
+    CLI::App* doctor = add(
+        "doctor", "Look for what is wrong with this host, and say how to mend it", Command::doctor
+    );
+    doctor->add_option("--config", options.config_file, "This configuration, not the system's")
+        ->type_name("FILE");
+    CLI::App* config = app.add_subcommand("config", "The configuration of qhupd");
+    config->fallthrough();
+    config->require_subcommand(1);
+    CLI::App* config_show =
+        config->add_subcommand("show", "Every key with its value, as qhupd reads it");
+    config_show->fallthrough();
+    config_show->callback([&options] { options.command = Command::config_show; });
+    config_show->add_flag("--origin", options.origin, "Say where each value was set");
+    config_show->add_option("--config", options.config_file, "This file, not the system's")
+        ->type_name("FILE");
+    add("completion", "The words that make a shell complete this command line", Command::completion)
+        ->add_option("SHELL", options.shell, "One of bash, zsh and fish")
+        ->required()
+        ->check(CLI::IsMember({"bash", "zsh", "fish"}).description(""));
     add("version", "Versions of this program and of the daemon", Command::version);
+}
+
+/// The nearest of the names that the user may have meant.
+std::string meant(const std::string& word, const std::vector<std::string>& names) {
+    const auto nearest = daemon::nearest_name(word, names);
+    return nearest ? " Did you mean '" + *nearest + "'?" : "";
+}
+
+std::vector<std::string> names_of_commands(const CommandSpec& spec) {
+    std::vector<std::string> names;
+    for (const CommandSpec& command : spec.commands) {
+        names.push_back(command.name);
+    }
+    return names;
+}
+
+std::vector<std::string> names_of_options(const CommandSpec& spec) {
+    std::vector<std::string> names;
+    for (const OptionSpec& option : spec.options) {
+        names.insert(names.end(), option.names.begin(), option.names.end());
+    }
+    return names;
+}
+
+/// What the user may have meant, for words that nobody understood; "" if there is none.
+std::string explain_extras(const CLI::App& app, const CLI::App& used, const std::string& path) {
+    std::vector<std::string> left = app.remaining(true);
+    left.erase(std::remove(left.begin(), left.end(), "--"), left.end());
+    if (left.empty()) {
+        return {};
+    }
+    const std::string& word = left.front();
+    const CommandSpec whole = describe(app);
+    if (&used == &app || used.get_name() == "config") {
+        if (!word.starts_with('-')) {
+            return "'" + word + "' is not a command." +
+                   meant(word, names_of_commands(describe(used))) +
+                   " 'qhupd-ctl --help' shows all.\n";
+        }
+    }
+    const std::string help = "'qhupd-ctl " + path + "--help' shows what it takes.\n";
+    if (word.starts_with('-')) {
+        std::vector<std::string> names = names_of_options(describe(used));
+        const std::vector<std::string> global = names_of_options(whole);
+        names.insert(names.end(), global.begin(), global.end());
+        const std::string name = word.substr(0, word.find('='));
+        return "There is no option " + name + " here." + meant(name, names) + " " + help;
+    }
+    return "'" + word + "' is one word too many. " + help;
+}
+
+OptionSpec describe(const CLI::Option& option) {
+    OptionSpec spec;
+    for (const std::string& name : option.get_lnames()) {
+        spec.names.push_back("--" + name);
+    }
+    for (const std::string& name : option.get_snames()) {
+        spec.names.push_back("-" + name);
+    }
+    spec.help = option.get_description();
+    spec.is_required = option.get_required();
+    spec.takes_many = option.get_items_expected_max() > 1;
+    spec.value = option.get_items_expected_max() == 0 ? ""
+                 : option.get_positional()            ? option.get_name(true)
+                                                      : option.get_type_name();
+    if (option.get_positional()) {
+        spec.value = option.get_single_name();
+    }
+    // the help of an option with a few words says them
+    if (spec.value == "HOW") {
+        spec.words = {"auto", "plain", "live", "none"};
+    } else if (spec.value == "WHEN") {
+        spec.words = {"auto", "always", "never"};
+    } else if (spec.value == "SHELL") {
+        spec.words = {"bash", "zsh", "fish"};
+    }
+    return spec;
+}
+
+CommandSpec describe(const CLI::App& app) {
+    CommandSpec spec{app.get_name(), app.get_description(), {}, {}};
+    for (const CLI::Option* option : app.get_options()) {
+        spec.options.push_back(describe(*option));
+    }
+    for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+        if (!command->get_group().empty()) {
+            spec.commands.push_back(describe(*command));
+        }
+    }
+    return spec;
 }
 
 /// What CLI11 cannot say by itself.
@@ -259,18 +404,23 @@ std::optional<EarlyExit> find_mistake(const Options& options) {
 
 } // namespace
 
-std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const* argv) {
-    Options options;
-    options.words.assign(argv, argv + argc);
-    CLI::App app("Hot upgrade of QEMU under running VMs", "qhupd-ctl");
-    app.set_version_flag("--version", "qhupd-ctl " + std::string(kVersion));
-    app.add_option("--socket", options.socket, "The daemon's socket")
+namespace {
+
+std::unique_ptr<CLI::App> make_app(Options& options) {
+    auto app = std::make_unique<CLI::App>("Hot upgrade of QEMU under running VMs", "qhupd-ctl");
+    app->set_help_flag("-h,--help", "Say what there is, and end");
+    app->set_version_flag(
+        "--version",
+        "qhupd-ctl " + std::string(kVersion),
+        "Say the version of this program, and end"
+    );
+    app->add_option("--socket", options.socket, "The daemon's socket; also $QHUPD_SOCKET")
         ->envname("QHUPD_SOCKET")
         ->capture_default_str()
         ->type_name("PATH");
-    app.add_flag("--json", options.json, "Print JSON for programs");
+    app->add_flag("--json", options.json, "Print JSON for programs");
     add_choice(
-        app,
+        *app,
         "--progress",
         "HOW",
         options.progress,
@@ -281,7 +431,7 @@ std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const*
         "How runs are shown: auto, plain, live or none"
     );
     add_choice(
-        app,
+        *app,
         "--color",
         "WHEN",
         options.color,
@@ -290,23 +440,89 @@ std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const*
          {"never", ColorMode::never}},
         "Whether outcomes have colors: auto, always or never"
     );
-    app.require_subcommand(1);
-    app.footer(kExitStatusHelp);
-    add_commands(app, options);
+    app->require_subcommand(1);
+    app->footer(kExitStatusHelp);
+    add_commands(*app, options);
+    return app;
+}
+
+/// What is wrong with the command line, as a sentence.
+std::string explain_mistake(const CLI::App& app, const CLI::ParseError& error) {
+    const CLI::App* used = &app;
+    std::string path;
+    for (auto below = used->get_subcommands(); !below.empty(); below = used->get_subcommands()) {
+        used = below.front();
+        path += used->get_name() + " ";
+    }
+    const std::string extras = explain_extras(app, *used, path);
+    const bool is_about_extras = error.get_name() == "ExtrasError" ||
+                                 (error.get_name() == "RequiredError" && used == &app) ||
+                                 (error.get_name() == "RequiredError" && path == "config ");
+    const bool is_misspelt = extras.starts_with("There is no option");
+    if ((is_about_extras || is_misspelt) && !extras.empty()) {
+        return extras;
+    }
+    if (is_about_extras && used == &app) {
+        return "Say what to do: qhupd-ctl list, check, upgrade, status, … 'qhupd-ctl --help' shows "
+               "all.\n";
+    }
+    std::string text = error.what();
+    while (!text.empty() && (text.back() == '\n' || text.back() == '.')) {
+        text.pop_back();
+    }
+    return text + ". 'qhupd-ctl " + path + "--help' shows what it takes.\n";
+}
+
+} // namespace
+
+namespace {
+
+/// What shells and the build ask: their words are no command line of ours.
+std::optional<Options> parse_hidden(Options options) {
+    const bool is_complete = options.words.size() > 1 && options.words[1] == "__complete";
+    const bool is_generate = options.words.size() > 1 && options.words[1] == "__generate";
+    if (!is_complete && !is_generate) {
+        return std::nullopt;
+    }
+    options.command = is_complete ? Command::complete : Command::generate;
+    options.rest.assign(options.words.begin() + 2, options.words.end());
+    if (const char* socket = std::getenv("QHUPD_SOCKET"); socket != nullptr && *socket != '\0') {
+        options.socket = socket;
+    }
+    for (std::size_t i = 0; i + 2 < options.rest.size(); ++i) {
+        options.socket = options.rest[i] == "--socket" ? options.rest[i + 1] : options.socket;
+    }
+    return options;
+}
+
+} // namespace
+
+std::string_view exit_status_help() noexcept {
+    return kExitStatusHelp;
+}
+
+CommandSpec describe_command_line() {
+    Options unused;
+    return describe(*make_app(unused));
+}
+
+std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const* argv) {
+    Options options;
+    options.words.assign(argv, argv + argc);
+    if (auto hidden = parse_hidden(options)) {
+        return std::move(*hidden);
+    }
+    const auto app = make_app(options);
     try {
-        app.parse(argc, argv);
+        app->parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-        const std::vector<std::string> left = app.remaining();
-        if (app.get_subcommands().empty() && !left.empty() && !left.front().starts_with('-')) {
-            return EarlyExit{
-                ExitStatus::usage,
-                "'" + left.front() + "' is not a command. 'qhupd-ctl --help' shows all.\n"};
+        if (error.get_exit_code() != 0) {
+            return EarlyExit{ExitStatus::usage, explain_mistake(*app, error)};
         }
         std::ostringstream out;
         std::ostringstream err;
-        const bool is_asked_for = app.exit(error, out, err) == 0;
-        return is_asked_for ? EarlyExit{ExitStatus::ok, out.str()}
-                            : EarlyExit{ExitStatus::usage, err.str()};
+        (void)app->exit(error, out, err);
+        return EarlyExit{ExitStatus::ok, out.str()};
     }
     if (auto mistake = find_mistake(options)) {
         return *mistake;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -27,7 +28,16 @@ enum class Command {
     abort,
     hold,
     unhold,
-    version
+    watch,
+    history,
+    events,
+    explain,
+    doctor,
+    config_show,
+    completion,
+    version,
+    complete, ///< hidden: what may stand behind some words
+    generate, ///< hidden: pages of the manual
 };
 
 /// What the user wants.
@@ -58,6 +68,14 @@ struct Options {
     std::optional<std::int64_t> until_unix_ms; ///< when a hold ends, or
     std::optional<std::chrono::milliseconds> hold_for; ///< after which time; neither: never
     bool once = false;                                 ///< status: do not follow a run that goes on
+    std::string code;                                  ///< explain; "": all
+    std::size_t limit = 0;                             ///< history: so many entries at most
+    std::vector<std::string> types;                    ///< events: only these
+    std::optional<std::uint64_t> after_event;          ///< events: those behind this one
+    bool origin = false;                               ///< config show: where each value was set
+    std::string config_file;       ///< config show, doctor: this one instead of the system's
+    std::string shell;             ///< completion: bash, zsh or fish
+    std::vector<std::string> rest; ///< complete, generate: the words behind it
 };
 
 /// The process ends at once with this text: help, version, or what is wrong with the command line.
@@ -67,5 +85,29 @@ struct EarlyExit {
 };
 
 std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const* argv);
+
+/// An option, or a word that stands for itself, as its help says it.
+struct OptionSpec {
+    std::vector<std::string> names; ///< "--yes", "-y"; none: it has a place, not a name
+    std::string value;              ///< what it takes: "DURATION", "VM"; "" for a flag
+    std::string help;               ///< one sentence
+    bool is_required = false;       ///< the command does nothing without it
+    bool takes_many = false;        ///< several values
+    std::vector<std::string> words; ///< the only values that it takes; none: others too
+};
+
+/// A command with what it takes.
+struct CommandSpec {
+    std::string name;                  ///< "upgrade"; of the program itself its name
+    std::string help;                  ///< one sentence
+    std::vector<OptionSpec> options;   ///< in the order of the help
+    std::vector<CommandSpec> commands; ///< below it; hidden ones are left out
+};
+
+/// The whole command line as a value: help, manual pages and completion come from it.
+CommandSpec describe_command_line();
+
+/// The exit statuses, as the help ends with them.
+std::string_view exit_status_help() noexcept;
 
 } // namespace qhup::ctl

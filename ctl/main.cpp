@@ -25,7 +25,16 @@ ExitStatus run_command(const Options& options) {
     case Command::abort: return run_abort(client, options);
     case Command::hold: return run_hold(client, options);
     case Command::unhold: return run_unhold(client, options);
+    case Command::watch: return run_watch(client, options);
+    case Command::history: return run_history(client, options);
+    case Command::events: return run_events(client, options);
+    case Command::explain: return run_explain(options);
+    case Command::doctor: return run_doctor(client, options);
+    case Command::config_show: return run_config_show(options);
+    case Command::completion: return run_completion(options);
     case Command::version: return run_version(client, options);
+    case Command::complete: return run_complete(client, options);
+    case Command::generate: return run_generate(options);
     }
     return ExitStatus::failure;
 }

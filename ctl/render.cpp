@@ -414,6 +414,67 @@ std::string render_stage(const daemon::StageView& stage) {
     return text + ".\n";
 }
 
+std::vector<HistoryEntry> make_history(
+    const std::vector<daemon::RunView>& newest_first,
+    const std::vector<std::string>& vms,
+    std::size_t limit
+) {
+    std::vector<HistoryEntry> entries;
+    for (const daemon::RunView& run : newest_first) {
+        for (const daemon::RunVmView& vm : run.vms) {
+            const bool is_wanted =
+                vms.empty() || std::find(vms.begin(), vms.end(), vm.vm) != vms.end();
+            if (is_wanted && entries.size() < limit) {
+                const std::string kind = run.dry_run ? "dry run" : run.kind;
+                entries.push_back({run.id, kind, run.started_unix_ms, run.by_uid, vm});
+            }
+        }
+    }
+    return entries;
+}
+
+std::string render_history(const std::vector<HistoryEntry>& entries, const Style& style) {
+    if (entries.empty()) {
+        return "Nothing was done yet.\n";
+    }
+    std::vector<Row> rows{{"WHEN", "VM", "KIND", "FROM", "TO", "OUTCOME", "PAUSE", "RUN", "BY"}};
+    for (const HistoryEntry& entry : entries) {
+        rows.push_back(
+            {format_time(entry.started_unix_ms),
+             or_dash(entry.vm.vm),
+             or_dash(entry.kind),
+             or_dash(entry.vm.from),
+             or_dash(entry.vm.to),
+             style.outcome(entry.vm.outcome, outcome_text(entry.vm)),
+             milliseconds_or_dash(entry.vm.pause_ms),
+             or_dash(entry.run),
+             "uid " + std::to_string(entry.by_uid)}
+        );
+    }
+    return render_table(rows);
+}
+
+std::string render_findings(const std::vector<Finding>& findings, const Style& style) {
+    std::string text;
+    std::size_t bad = 0;
+    std::size_t warned = 0;
+    for (const Finding& finding : findings) {
+        bad += finding.level == "fail" ? 1 : 0;
+        warned += finding.level == "warn" ? 1 : 0;
+        const std::string level = finding.level == "ok"     ? style.good("ok  ")
+                                  : finding.level == "warn" ? style.warn("warn")
+                                                            : style.bad("fail");
+        text += level + "  " + or_dash(finding.name) + ": " + sentence(finding.text) + "\n";
+        if (!finding.next_step.empty()) {
+            text += "      → " + printable(finding.next_step) + "\n";
+        }
+    }
+    if (bad + warned == 0) {
+        return text + "\nNothing is wrong.\n";
+    }
+    return text + "\n" + std::to_string(bad) + " failed, " + count_of(warned, "warning") + ".\n";
+}
+
 std::string render_progress(const daemon::RunVmView& vm) {
     std::array<char, 64> time{};
     const int length = std::snprintf(

@@ -50,6 +50,36 @@ std::string render_run(const daemon::RunView& run, const Style& style = {});
 /// Where a run in stages stands, as a sentence.
 std::string render_stage(const daemon::StageView& stage);
 
+/// What became of one VM in one run.
+struct HistoryEntry {
+    std::string run;                  ///< its name
+    std::string kind;                 ///< of the run; "dry run" for one
+    std::int64_t started_unix_ms = 0; ///< when the run began
+    std::int64_t by_uid = 0;          ///< who asked for it
+    daemon::RunVmView vm;             ///< how it ended
+};
+
+/// The newest entries, of these VMs (none: all), so many at most.
+std::vector<HistoryEntry> make_history(
+    const std::vector<daemon::RunView>& newest_first,
+    const std::vector<std::string>& vms,
+    std::size_t limit
+);
+
+/// `history`: WHEN, VM, FROM, TO, OUTCOME, PAUSE, RUN, BY.
+std::string render_history(const std::vector<HistoryEntry>& entries, const Style& style = {});
+
+/// What `doctor` found about one thing.
+struct Finding {
+    std::string name;      ///< of the thing
+    std::string level;     ///< "ok", "warn" or "fail"
+    std::string text;      ///< what is true
+    std::string next_step; ///< what to do; "" if ok
+};
+
+/// `doctor`: a line for each finding, below each that is not ok what to do, and a total.
+std::string render_findings(const std::vector<Finding>& findings, const Style& style = {});
+
 /// One change of one VM while a run goes on: "  0.412 s  vm1  prepare".
 std::string render_progress(const daemon::RunVmView& vm);
 

@@ -45,16 +45,7 @@ std::optional<ExitStatus> find_unknown_release(Client& client, const Options& op
     problem.code = "release_not_found";
     problem.detail = "There is no release '" + options.to + "'.";
     problem.next_step = "'qhupd-ctl releases' shows all.";
-    if (options.json) {
-        print(
-            daemon::format_json(
-                {{"code", problem.code}, {"detail", problem.detail}, {"status", problem.status}}
-            ) +
-            "\n"
-        );
-    }
-    tell(render_problem(problem));
-    return exit_status_of(problem);
+    return report_problem(options, problem);
 }
 
 } // namespace
@@ -129,10 +120,7 @@ ExitStatus run_check(Client& client, const Options& options) {
         checks.push_back(daemon::check_from_json(body));
     }
     const nlohmann::json document = {{"checks", bodies}};
-    print(
-        options.json ? daemon::format_json_pretty(document) + "\n"
-                     : render_checks(checks, output_style(options))
-    );
+    print_document(options, document, render_checks(checks, output_style(options)));
     return exit_status_of(checks);
 }
 

@@ -20,8 +20,21 @@ bool has_lost_output = false;
 } // namespace
 
 void print(const std::string& text) {
-    const std::string shown = wrap(text, observe_terminal(STDOUT_FILENO).columns);
-    const bool is_written = std::fputs(shown.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+    print_raw(wrap(text, observe_terminal(STDOUT_FILENO).columns));
+}
+
+void print_document(
+    const Options& options, const nlohmann::json& document, const std::string& text
+) {
+    if (options.json) {
+        print_raw(daemon::format_json_pretty(document) + "\n");
+    } else {
+        print(text);
+    }
+}
+
+void print_raw(const std::string& text) {
+    const bool is_written = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
     has_lost_output = has_lost_output || !is_written;
 }
 
@@ -48,7 +61,9 @@ Style error_style(const Options& options) {
 ExitStatus report(const Options& options, const Failure& failure) {
     const std::string text = failure.message + ".";
     if (options.json) {
-        print(daemon::format_json({{"code", wire_code_of(failure.code)}, {"detail", text}}) + "\n");
+        print_raw(
+            daemon::format_json({{"code", wire_code_of(failure.code)}, {"detail", text}}) + "\n"
+        );
     }
     tell(printable(text) + "\n");
     if (failure.code == make_error_code(Errc::not_permitted)) {
@@ -71,7 +86,15 @@ ExitStatus report(const Options& options, const Reply& reply) {
     daemon::Problem problem = daemon::problem_from_json(*body);
     problem.status = reply.status;
     if (options.json) {
-        print(daemon::format_json(*body) + "\n");
+        print_raw(daemon::format_json(*body) + "\n");
+    }
+    tell(render_problem(problem));
+    return exit_status_of(problem);
+}
+
+ExitStatus report_problem(const Options& options, const daemon::Problem& problem) {
+    if (options.json) {
+        print_raw(daemon::format_json(daemon::to_json(problem)) + "\n");
     }
     tell(render_problem(problem));
     return exit_status_of(problem);

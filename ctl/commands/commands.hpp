@@ -8,11 +8,13 @@
 #include "ctl/command_line.hpp"
 #include "ctl/exit_status.hpp"
 #include "ctl/progress.hpp"
+#include "ctl/run_program.hpp"
 
 #include <nlohmann/json_fwd.hpp>
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -28,6 +30,28 @@ ExitStatus run_abort(Client& client, const Options& options);
 ExitStatus run_hold(Client& client, const Options& options);
 ExitStatus run_unhold(Client& client, const Options& options);
 ExitStatus run_version(Client& client, const Options& options);
+ExitStatus run_watch(Client& client, const Options& options);
+ExitStatus run_history(Client& client, const Options& options);
+ExitStatus run_events(Client& client, const Options& options);
+ExitStatus run_explain(const Options& options);
+ExitStatus run_doctor(Client& client, const Options& options);
+ExitStatus run_config_show(const Options& options);
+ExitStatus run_completion(const Options& options);
+/// The hidden ones.
+ExitStatus run_complete(Client& client, const Options& options);
+ExitStatus run_generate(const Options& options);
+
+/// A line of 'qhupd --print-config'.
+struct ConfigLine {
+    std::string section; ///< "api"; "" at the top
+    std::string key;     ///< its name
+    std::string value;   ///< as it stands in a file
+    std::string origin;  ///< "FILE:LINE" or "default"
+};
+std::vector<ConfigLine> parse_printed_config(std::string_view text);
+
+/// Runs the program qhupd with this one option, and the configuration that was named.
+Result<ProgramEnd> ask_daemon_program(const Options& options, const char* what);
 
 /// Shows what would be done and asks for a yes, unless there is one on the command line.
 ///
@@ -49,6 +73,12 @@ follow_run(Client& client, const Options& options, const nlohmann::json& run, Pr
 
 /// Prints to stdout, wrapped to the terminal if it is one. After failure is_output_lost() is true.
 void print(const std::string& text);
+/// Prints the document with --json, else the text.
+void print_document(
+    const Options& options, const nlohmann::json& document, const std::string& text
+);
+/// The same as it is: documents, and what is made for other programs.
+void print_raw(const std::string& text);
 /// Whether something that print() was given could not be written.
 bool is_output_lost() noexcept;
 /// Prints to stderr, wrapped to the terminal if it is one.
@@ -64,6 +94,11 @@ Style error_style(const Options& options);
 /// stdout as well, since programs read there.
 ExitStatus report(const Options& options, const Failure& failure);
 ExitStatus report(const Options& options, const Reply& reply);
+/// The same for a problem of our own.
+ExitStatus report_problem(const Options& options, const daemon::Problem& problem);
+
+/// A run by itself may be followed from here.
+Progress make_progress(const Options& options);
 
 /// The body as JSON, for a reply whose status says success.
 ///

@@ -44,7 +44,7 @@ run_for_each(Client& client, const Options& options, const char* method, const s
         print(is_on ? render_hold(hold) : printable(hold.vm) + " is not held any longer.\n");
     }
     if (options.json) {
-        print(daemon::format_json_pretty({{"holds", holds}}) + "\n");
+        print_raw(daemon::format_json_pretty({{"holds", holds}}) + "\n");
     }
     return ExitStatus::ok;
 }

@@ -22,7 +22,7 @@ show_document(Client& client, const Options& options, const std::string& target,
         return *failed;
     }
     const auto& body = std::get<nlohmann::json>(answer);
-    print(options.json ? daemon::format_json_pretty(body) + "\n" : render(body));
+    print_document(options, body, render(body));
     return ExitStatus::ok;
 }
 

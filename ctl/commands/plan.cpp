@@ -215,7 +215,7 @@ void tell_confirmation_needed(const Options& options) {
     const std::string what =
         "This pauses guests for a moment, and nobody can be asked here, so nothing was done.";
     if (options.json) {
-        print(
+        print_raw(
             daemon::format_json(
                 {{"code", "confirmation_needed"},
                  {"detail", what},

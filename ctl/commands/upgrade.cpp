@@ -42,17 +42,12 @@ std::optional<Clock::time_point> end_of_waiting(const Options& options) {
 ExitStatus tell_begun(const Options& options, const nlohmann::json& run) {
     const std::string id = daemon::run_from_json(run).id;
     if (options.json) {
-        print(daemon::format_json_pretty(run) + "\n");
+        print_raw(daemon::format_json_pretty(run) + "\n");
     } else {
         print(printable(id) + "\n");
     }
     tell("It goes on by itself. To follow it: qhupd-ctl status " + printable(id) + "\n");
     return ExitStatus::ok;
-}
-
-Progress make_progress(const Options& options) {
-    const Terminal err = observe_terminal(STDERR_FILENO);
-    return {choose_progress(options.progress, err, options.json), error_style(options)};
 }
 
 /// "Upgrading vm1 to deb13 …"
@@ -147,6 +142,11 @@ Followed follow_once(
 
 } // namespace
 
+Progress make_progress(const Options& options) {
+    const Terminal err = observe_terminal(STDERR_FILENO);
+    return {choose_progress(options.progress, err, options.json), error_style(options)};
+}
+
 ExitStatus follow_run(
     Client& client, const Options& options, const nlohmann::json& document, Progress& progress
 ) {
@@ -165,9 +165,8 @@ ExitStatus follow_run(
         }
         if (followed.run) {
             progress.finish();
-            print(
-                options.json ? daemon::format_json_pretty(*followed.body) + "\n"
-                             : render_run(*followed.run, output_style(options))
+            print_document(
+                options, *followed.body, render_run(*followed.run, output_style(options))
             );
             return exit_status_of(*followed.run);
         }
@@ -271,7 +270,7 @@ ExitStatus run_status(Client& client, const Options& options) {
         for (const auto& run : found != body.end() ? *found : nlohmann::json::array()) {
             runs.push_back(daemon::run_from_json(run));
         }
-        print(options.json ? daemon::format_json_pretty(body) + "\n" : render_runs(runs));
+        print_document(options, body, render_runs(runs));
         return ExitStatus::ok;
     }
     const daemon::RunView run = daemon::run_from_json(body);
@@ -279,10 +278,7 @@ ExitStatus run_status(Client& client, const Options& options) {
         Progress progress = make_progress(options);
         return follow_run(client, options, body, progress);
     }
-    print(
-        options.json ? daemon::format_json_pretty(body) + "\n"
-                     : render_run(run, output_style(options))
-    );
+    print_document(options, body, render_run(run, output_style(options)));
     return run.state == "running" ? ExitStatus::ok : exit_status_of(run);
 }
 

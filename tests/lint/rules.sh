@@ -112,7 +112,7 @@ layer common '(qmp-client|upgrade-engine|daemon|ctl|tests)/'
 layer qmp-client '(upgrade-engine|daemon|ctl|tests)/'
 layer upgrade-engine '(daemon|ctl|tests)/'
 layer daemon '(ctl|tests)/'
-layer ctl '(daemon/(?!api_types)|upgrade-engine/(?!errors)|qmp-client/|tests/)'
+layer ctl '(daemon/(?!api_types|nearest_name)|upgrade-engine/(?!errors)|qmp-client/|tests/)'
 
 if command -v clang-format >/dev/null && [ -f .clang-format ]; then
     clang-format --dry-run $production $test_code 2>&1 | grep -E 'warning: code should be clang-formatted' |

@@ -142,6 +142,14 @@ TEST_CASE("77: a user who may not open the socket", "[ctl][exit]") {
     CHECK(ran.status == 77);
 }
 
+TEST_CASE("78: the configuration is wrong", "[ctl][exit]") {
+    Host host(0);
+    std::ofstream(host.dir() / "bad.toml") << "paralel = 3\n";
+    const Ran ran = host.ctl({"config", "show", "--config", host.dir() / "bad.toml"});
+    CHECK(ran.status == 78);
+    CHECK(ran.err.find("Did you mean 'parallel'?") != std::string::npos);
+}
+
 TEST_CASE("130: Ctrl-C goes away and says how to come back", "[ctl][exit]") {
     Host host(1);
     const auto paused = std::make_shared<std::atomic<bool>>(true);

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What was and what is: history, watch, events.
+#include "ctl/commands/commands.hpp"
+#include "ctl/render.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <chrono>
+
+namespace qhup::ctl {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kOk = 200;
+
+std::string text_of(const json& object, const char* key) {
+    const auto found = object.is_object() ? object.find(key) : object.end();
+    return object.is_object() && found != object.end() && found->is_string()
+               ? found->get<std::string>()
+               : std::string();
+}
+
+std::variant<std::vector<daemon::RunView>, ExitStatus>
+get_runs(Client& client, const Options& options) {
+    const auto answer = get_document(client, options, "/v1/runs");
+    if (const auto* failed = std::get_if<ExitStatus>(&answer)) {
+        return *failed;
+    }
+    std::vector<daemon::RunView> runs;
+    const auto& body = std::get<json>(answer);
+    const auto found = body.find("runs");
+    for (const auto& run : found != body.end() && found->is_array() ? *found : json::array()) {
+        runs.push_back(daemon::run_from_json(run));
+    }
+    return runs;
+}
+
+json to_document(const std::vector<HistoryEntry>& entries) {
+    json list = json::array();
+    for (const HistoryEntry& entry : entries) {
+        json document = {
+            {"vm", entry.vm.vm},
+            {"run", entry.run},
+            {"kind", entry.kind},
+            {"started_unix_ms", entry.started_unix_ms},
+            {"by_uid", entry.by_uid},
+            {"from", entry.vm.from},
+            {"to", entry.vm.to},
+            {"outcome", entry.vm.outcome},
+            {"code", entry.vm.code},
+            {"message", entry.vm.message},
+            {"pause_ms", nullptr},
+        };
+        if (entry.vm.pause_ms) {
+            document["pause_ms"] = *entry.vm.pause_ms;
+        }
+        list.push_back(std::move(document));
+    }
+    return {{"history", std::move(list)}};
+}
+
+/// "&vm=a&vm=b"
+void add_filters(std::string& target, const char* key, const std::vector<std::string>& values) {
+    for (const std::string& value : values) {
+        target += std::string(target.find('?') == std::string::npos ? "?" : "&") + key + "=" +
+                  percent_encoded(value);
+    }
+}
+
+std::string render_event(const json& event) {
+    const auto time = event.find("time_unix_ms");
+    const std::int64_t when =
+        time != event.end() && time->is_number_integer() ? time->get<std::int64_t>() : 0;
+    std::string line = format_time(when) + "  " + printable(text_of(event, "type"));
+    for (const char* key : {"run", "vm", "message"}) {
+        const std::string text = printable(text_of(event, key));
+        line += text.empty() ? "" : "  " + text;
+    }
+    return line + "\n";
+}
+
+} // namespace
+
+ExitStatus run_history(Client& client, const Options& options) {
+    const auto runs = get_runs(client, options);
+    if (const auto* failed = std::get_if<ExitStatus>(&runs)) {
+        return *failed;
+    }
+    const auto entries =
+        make_history(std::get<std::vector<daemon::RunView>>(runs), options.vms, options.limit);
+    print_document(options, to_document(entries), render_history(entries, output_style(options)));
+    return ExitStatus::ok;
+}
+
+ExitStatus run_watch(Client& client, const Options& options) {
+    std::string id = options.run;
+    if (id.empty()) {
+        const auto runs = get_runs(client, options);
+        if (const auto* failed = std::get_if<ExitStatus>(&runs)) {
+            return *failed;
+        }
+        for (const daemon::RunView& run : std::get<std::vector<daemon::RunView>>(runs)) {
+            if (id.empty() && run.state == "running") {
+                id = run.id;
+            }
+        }
+    }
+    if (id.empty()) {
+        print_document(
+            options, {{"run", nullptr}}, "No run goes on. 'qhupd-ctl history' shows what was.\n"
+        );
+        return ExitStatus::nothing_to_do;
+    }
+    const auto answer = get_document(client, options, "/v1/runs/" + percent_encoded(id));
+    if (const auto* failed = std::get_if<ExitStatus>(&answer)) {
+        return *failed;
+    }
+    Progress progress = make_progress(options);
+    return follow_run(client, options, std::get<json>(answer), progress);
+}
+
+ExitStatus run_events(Client& client, const Options& options) {
+    detach_on_interrupt();
+    std::string target = "/v1/events";
+    if (options.after_event) {
+        add_filters(target, "after", {std::to_string(*options.after_event)});
+    }
+    add_filters(target, "vm", options.vms);
+    add_filters(target, "type", options.types);
+    if (!options.run.empty()) {
+        add_filters(target, "run", {options.run});
+    }
+    const auto until =
+        options.timeout ? std::optional(Clock::now() + *options.timeout) : std::nullopt;
+    const auto on_line = [&options](std::string_view line) {
+        constexpr std::string_view kData = "data:";
+        const auto event = line.starts_with(kData) ? daemon::parse_json(line.substr(kData.size()))
+                                                   : Result<json>(json());
+        if (event.has_value() && event->is_object()) {
+            print_raw(options.json ? daemon::format_json(*event) + "\n" : render_event(*event));
+        }
+        return is_output_lost() ? Reading::stop : Reading::go_on;
+    };
+    const auto on_tick = [&until] {
+        return until && Clock::now() >= *until ? Reading::stop : Reading::go_on;
+    };
+    const auto reply = client.follow(target, on_line, on_tick);
+    if (is_output_lost()) {
+        return ExitStatus::failure;
+    }
+    if (reply.has_error() && reply.error().code == make_error_code(Errc::detached)) {
+        return ExitStatus::detached;
+    }
+    if (reply.has_error()) {
+        return report(options, reply.error());
+    }
+    if (reply->status != kOk) {
+        return report(options, *reply);
+    }
+    tell("qhupd ended the stream: it is stopping, or this reader was too slow.\n");
+    return ExitStatus::unreachable;
+}
+
+} // namespace qhup::ctl

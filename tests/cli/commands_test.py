@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the commands say, and that help, manual and completion say the same."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import unittest
+
+from daemon import find_program
+from fake_host import FakeHost
+from prober import ROOT
+
+CTL = os.path.abspath(find_program("qhupd-ctl"))
+PAGES = ("qhupd-ctl.1", "qhupd.8", "qhupd.toml.5", "qhup-codes.7")
+
+
+def run(*words, **options):
+    return subprocess.run([CTL, *words], capture_output=True, text=True, **options)
+
+
+def page(name):
+    """A page of the manual, as the build makes it."""
+    given = {
+        "qhupd.8": lambda: subprocess.run([find_program("qhupd"), "--help"], capture_output=True, text=True).stdout,
+        "qhupd.toml.5": lambda: (ROOT / "systemd/qhupd.toml").read_text(),
+    }
+    done = run("__generate", name, input=given[name]() if name in given else "")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def names_of(text):
+    """Options in a text of help."""
+    return set(re.findall(r"(?m)^\s+(?:-\w,)?(--[a-z-]+)", text))
+
+
+def shown(text):
+    """A page as man shows it, and what man warns of."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "page.1"
+        path.write_text(text)
+        done = subprocess.run(
+            ["man", "--warnings", "-E", "UTF-8", "-l", str(path)], capture_output=True, text=True,
+            env={**os.environ, "MANWIDTH": "100", "MANROFFOPT": "-ww", "LC_ALL": "C.UTF-8"},
+        )
+        assert done.returncode == 0, done.stderr
+        return re.sub(r".\x08|\x1b\[[0-9;]*m", "", done.stdout), done.stderr
+
+
+class OneSource(unittest.TestCase):
+    def commands(self):
+        text = run("--help").stdout
+        below = text[text.index("Subcommands:"):text.index("Exit status")]
+        names = re.findall(r"(?m)^  ([a-z]+) ", below)
+        return [(name,) for name in names if name != "config"] + [("config", "show")]
+
+    def test_the_manual_has_every_command_and_option_of_the_help(self):
+        manual = page("qhupd-ctl.1").replace("\\-", "-")
+        for name in names_of(run("--help").stdout) - {"--help"}:
+            self.assertIn(f"\\fB{name}\\fR", manual)
+        self.assertEqual(len(self.commands()), 20 - 1)
+        for words in self.commands():
+            section = manual.split(f".SS {' '.join(words)}\n", 1)
+            self.assertEqual(len(section), 2, words)
+            section = re.split(r"(?m)^\.S[SH] ", section[1])[0]
+            self.assertEqual(set(re.findall(r"\\fB(--[a-z-]+)\\fR", section)), names_of(run(*words, "--help").stdout) - {"--help"}, words)
+
+    def test_completion_offers_every_command_and_option_of_the_help(self):
+        offered = lambda *words: {line.split("\t")[0] for line in run("__complete", *words).stdout.splitlines()}
+        self.assertEqual(offered(""), {words[0] for words in self.commands()})
+        for words in self.commands():
+            self.assertEqual(offered(*words, "--"), names_of(run(*words, "--help").stdout) | names_of(run("--help").stdout), words)
+
+    def test_the_pages_have_no_warnings_and_end_where_they_should(self):
+        for name in PAGES:
+            text, warnings = shown(page(name))
+            self.assertEqual(warnings, "", name)
+            for heading in ("NAME", "DESCRIPTION", "SEE ALSO"):
+                self.assertRegex(text, rf"(?m)^{heading}$", name)
+        self.assertIn("pause_budget = \"300ms\"", shown(page("qhupd.toml.5"))[0])
+        self.assertIn("--check-config", shown(page("qhupd.8"))[0])
+
+    def test_the_daemons_page_has_every_option_of_its_help(self):
+        help_text = subprocess.run([find_program("qhupd"), "--help"], capture_output=True, text=True).stdout
+        manual = page("qhupd.8").replace("\\-", "-")
+        for name in names_of(help_text):
+            self.assertIn(f"\\fB{name}", manual)
+
+
+class Completion(unittest.TestCase):
+    def bash(self, host, *words):
+        script = 'eval "$($1 completion bash)"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _qhupd_ctl; printf "%s\\n" "${COMPREPLY[@]}"'
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", CTL, CTL, *words], capture_output=True, text=True,
+            env={**os.environ, "QHUPD_SOCKET": str(host.daemon.socket)},
+        )
+        self.assertEqual(done.stderr, "")
+        return [line for line in done.stdout.splitlines() if line]
+
+    def test_bash_completes_names_that_live_now(self):
+        with FakeHost(3) as host:
+            self.assertEqual(self.bash(host, "upgrade", "vm"), ["vm0", "vm1", "vm2"])
+            self.assertEqual(self.bash(host, "upgrade", "vm1", "vm"), ["vm0", "vm2"])
+            self.assertEqual(self.bash(host, "upgrade", "vm1", "--to", ""), ["new"])
+            self.assertEqual(self.bash(host, "sta"), ["status"])
+            host.daemon.ctl("upgrade", "--yes", "vm0", "--to", "new")
+            self.assertEqual(self.bash(host, "status", ""), [host.newest_run()])
+            self.assertIn("load_failed", self.bash(host, "explain", "lo"))
+
+    def test_zsh_and_fish_ask_the_same(self):
+        with FakeHost(2) as host, tempfile.TemporaryDirectory() as folder:
+            around = {**os.environ, "QHUPD_SOCKET": str(host.daemon.socket), "PATH": f"{folder}:{os.environ['PATH']}", "HOME": folder}
+            os.symlink(CTL, f"{folder}/qhupd-ctl")
+            fish = 'qhupd-ctl completion fish | source; complete -C "qhupd-ctl upgrade vm"'
+            done = subprocess.run(["fish", "--no-config", "-c", fish], capture_output=True, text=True, env=around)
+            self.assertEqual([line.split("\t")[0] for line in done.stdout.splitlines()], ["vm0", "vm1"], done.stderr)
+            zsh = (
+                'autoload() { :; }; compdef() { :; }; _describe() { print -l -- ${(P)2} }; eval "$(qhupd-ctl completion zsh)"; '
+                'words=(qhupd-ctl upgrade vm); CURRENT=3; _qhupd-ctl'
+            )
+            done = subprocess.run(["zsh", "-f", "-c", zsh], capture_output=True, text=True, env=around)
+            self.assertEqual(done.stdout.splitlines(), ["vm0:7.2.22", "vm1:7.2.22"], done.stderr)
+
+    def test_without_a_daemon_it_says_nothing_and_is_quick(self):
+        done = run("__complete", "upgrade", "vm", env={**os.environ, "QHUPD_SOCKET": "/nowhere"}, timeout=5)
+        self.assertEqual((done.stdout, done.stderr, done.returncode), ("", "", 0))
+
+    def test_the_scripts_are_accepted_by_their_shells(self):
+        for shell, check in (("bash", ["bash", "-n"]), ("zsh", ["zsh", "-n"]), ("fish", ["fish", "-n"])):
+            script = run("completion", shell)
+            self.assertEqual(script.returncode, 0)
+            self.assertIn("__complete", script.stdout)
+            self.assertEqual(subprocess.run(check, input=script.stdout, text=True).returncode, 0)
+
+
+class Commands(unittest.TestCase):
+    def test_history_says_who_moved_whom_when(self):
+        with FakeHost(2) as host:
+            self.assertEqual(host.daemon.ctl("history").stdout, "Nothing was done yet.\n")
+            host.daemon.ctl("rehearse", "--yes", "vm0", "--to", "new")
+            host.daemon.ctl("upgrade", "--yes", "--all", "--to", "new")
+            lines = host.daemon.ctl("history").stdout.splitlines()
+            self.assertEqual(lines[0].split(), ["WHEN", "VM", "KIND", "FROM", "TO", "OUTCOME", "PAUSE", "RUN", "BY"])
+            self.assertEqual([line.split()[2] for line in lines[1:]], ["vm0", "vm1", "vm0"])
+            self.assertIn(f"uid {os.getuid()}", lines[1])
+            only = host.daemon.json("history", "vm0", "--limit", "1")["history"]
+            self.assertEqual([(entry["vm"], entry["outcome"], entry["kind"]) for entry in only], [("vm0", "upgraded", "upgrade")])
+
+    def test_watch_follows_what_goes_on(self):
+        slow = {"vm": {"switch_time_ms": 1000}}
+        with FakeHost(1, scripts={0: slow}, patient=True) as host:
+            self.assertEqual(host.daemon.ctl("watch", check=False).returncode, 2)
+            host.daemon.ctl("upgrade", "--yes", "vm0", "--to", "new", "--no-wait")
+            done = host.daemon.ctl("watch")
+            self.assertIn("upgraded", done.stdout)
+
+    def test_doctor_says_what_is_wrong_and_what_to_do(self):
+        with FakeHost(1, scripts={0: {"vm": {"blockers": [{"id": "fdset/1", "class": "fdset", "reason": "Name the file."}]}}}) as host:
+            host.daemon.add_release("bad", "/nonexistent/qemu")
+            host.daemon.kill()
+            host.daemon.start()
+            done = host.daemon.ctl("doctor", "--config", str(host.daemon.config), check=False)
+            self.assertIn(done.returncode, (1, 78), done.stderr)  # 78: --check-config reads releases too
+            self.assertRegex(done.stdout, r"(?m)^ok    daemon: qhupd .* answers and is ready\.$")
+            self.assertRegex(done.stdout, r"(?m)^fail  release bad: ")
+            self.assertRegex(done.stdout, r"(?m)^warn  VM vm0: fdset/1: Name the file\.\n      → qhupd-ctl explain fdset$")
+            found = host.daemon.json("doctor", "--config", str(host.daemon.config), status=done.returncode)["findings"]
+            self.assertTrue(all(finding["next_step"] for finding in found if finding["level"] != "ok"))
+            self.assertLessEqual({"daemon", "memfd", "memory", "cgroup", "kvm", "state_dir", "control_dir"}, {finding["name"] for finding in found})
+        gone = run("--socket", "/nowhere", "doctor", "--config", "/dev/null")
+        self.assertIn(gone.returncode, (69, 78))
+        self.assertIn("fail  daemon: qhupd does not run", gone.stdout)
+
+    def test_config_show_says_where_each_value_was_set(self):
+        with FakeHost(0) as host:
+            path = str(host.daemon.config)
+            self.assertIn('verify = "100ms"\n', run("config", "show", "--config", path).stdout)
+            self.assertRegex(run("config", "show", "--origin", "--config", path).stdout, rf'verify = "100ms"  # {re.escape(path)}:\d+')
+            values = json.loads(run("--json", "config", "show", "--config", path).stdout)["values"]
+            verify = next(value for value in values if (value["section"], value["key"]) == ("deadlines", "verify"))
+            self.assertEqual(verify["value"], "100ms")
+            bad = pathlib.Path(path).with_name("bad.toml")
+            bad.write_text("paralel = 3\n")
+            done = run("config", "show", "--config", str(bad))
+            self.assertEqual(done.returncode, 78)
+            self.assertIn("Did you mean 'parallel'?", done.stderr)
+
+    def test_what_was_misspelt_is_named_with_the_nearest_word(self):
+        for words, said in (
+            (("upgrd", "vm0"), "'upgrd' is not a command. Did you mean 'upgrade'?"),
+            (("upgrade", "--paralel", "3", "--all", "--to", "x"), "no option --paralel here. Did you mean '--parallel'?"),
+            (("list", "--jsn"), "Did you mean '--json'?"),
+            (("config", "sho"), "'sho' is not a command. Did you mean 'show'?"),
+            (("explain", "lod_failed"), "Did you mean 'load_failed'?"),
+        ):
+            done = run(*words)
+            self.assertIn(done.returncode, (64, 3))
+            self.assertIn(said, done.stderr)
+        with FakeHost(1) as host:
+            self.assertIn("Did you mean 'vm0'?", host.daemon.ctl("show", "vn0", check=False).stderr)
+            self.assertIn("Did you mean 'new'?", host.daemon.ctl("check", "vm0", "--to", "nwe", check=False).stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/man_pages.hpp"
+#include "ctl/manual.hpp"
+#include "tests/support/catch.hpp"
+#include "upgrade-engine/errors.hpp"
+
+#include <algorithm>
+#include <set>
+
+using namespace qhup;
+using namespace qhup::ctl;
+
+namespace {
+
+ManualEntry entry_of(Topic topic, const std::string& name) {
+    for (const ManualEntry& entry : manual()) {
+        if (entry.topic == topic && entry.name == name) {
+            return entry;
+        }
+    }
+    FAIL("no entry " << name);
+    return {};
+}
+
+} // namespace
+
+TEST_CASE("every code of the engine is explained in the engine's words", "[ctl][manual]") {
+    for (const upgrade::Errc code : upgrade::kAllErrcs) {
+        const std::string name = wire_code_of(make_error_code(code));
+        INFO(name);
+        const ManualEntry entry = entry_of(Topic::upgrade, name);
+        CHECK(entry.text == upgrade::explain(code));
+        CHECK(entry.kind == to_string(severity_of(make_error_code(code))));
+        CHECK_FALSE(guest_after(entry).empty());
+    }
+}
+
+TEST_CASE("outcomes, answers and blockers are explained, with what to do", "[ctl][manual]") {
+    for (const char* outcome :
+         {"upgraded",
+          "unchanged",
+          "checked",
+          "rehearsed",
+          "skipped",
+          "refused",
+          "rolled_back",
+          "lost_contact",
+          "needs_operator"}) {
+        CHECK_FALSE(entry_of(Topic::outcome, outcome).text.empty());
+    }
+    CHECK(entry_of(Topic::request, "vm_not_found").kind == "404");
+    const ManualEntry chardev = entry_of(Topic::blocker, "chardev");
+    CHECK(chardev.kind == "QEMU");
+    CHECK_FALSE(chardev.details.empty());
+    CHECK(entry_of(Topic::blocker, "packet-loss").kind == "warning");
+    // nothing of the pages' marks is left
+    for (const ManualEntry& entry : manual()) {
+        CHECK(entry.text.find('`') == std::string::npos);
+        CHECK(entry.text.size() > 5);
+    }
+}
+
+TEST_CASE("an id that check shows leads to its class", "[ctl][manual]") {
+    const auto by_id = find_in_manual("chardev/serial0");
+    REQUIRE(by_id.size() == 1);
+    CHECK(by_id.front().name == "chardev");
+    const auto engine = find_in_manual("engine/device/virtio-net");
+    REQUIRE(engine.size() == 1);
+    CHECK(engine.front().name == "device");
+    CHECK(engine.front().kind == "engine");
+    CHECK(find_in_manual("engine/memory").front().name == "memory");
+    // a word that is a code and an outcome has both
+    CHECK(find_in_manual("rolled_back").size() == 2);
+    CHECK(find_in_manual("lod_failed").empty());
+}
+
+TEST_CASE("what a failure needs of a person is said with its code", "[ctl][manual]") {
+    const std::string text = render_entries(find_in_manual("probe_failed"));
+    CHECK(text.find("Choose: ") != std::string::npos);
+    CHECK(text.find("needs_operator") != std::string::npos);
+}
+
+TEST_CASE("troff prints what it is given", "[ctl][manual]") {
+    CHECK(troff_escaped(".TH is no request") == "\\&.TH is no request");
+    CHECK(troff_escaped("--a'b\\n") == "\\-\\-a\\(aqb\\en");
+    const std::string page =
+        make_daemon_page("Usage: qhupd [--x]\n\nDoes it.\n\n  --x FILE     one\n               "
+                         "two\n  --longer-one three\n\nExit "
+                         "status: 0 good\n");
+    CHECK(page.find("\\fB\\-\\-x FILE\\fR\none\ntwo\n") != std::string::npos);
+    CHECK(page.find("\\fB\\-\\-longer\\-one\\fR\nthree\n") != std::string::npos);
+}
