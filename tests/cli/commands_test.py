@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -157,6 +158,20 @@ class Commands(unittest.TestCase):
             host.daemon.ctl("upgrade", "--yes", "vm0", "--to", "new", "--no-wait")
             done = host.daemon.ctl("watch")
             self.assertIn("upgraded", done.stdout)
+
+    def test_events_are_told_as_they_happen_and_may_be_chosen(self):
+        with FakeHost(2) as host:
+            with host.daemon.popen("events", "vm0", "--type", "upgrade_ended", stdout=subprocess.PIPE) as follower:
+                self.assertIn("  hello", follower.stdout.readline())
+                host.daemon.ctl("upgrade", "--yes", "--all", "--to", "new")
+                line = follower.stdout.readline()
+                self.assertRegex(line, rf"^\S+ \S+Z  upgrade_ended  {host.newest_run()}  vm0  ")
+                follower.send_signal(signal.SIGINT)
+                self.assertEqual(follower.wait(10), 130)
+            done = host.daemon.ctl("--json", "events", "--after", "0", "--type", "run_finished", "--timeout", "1s", check=False)
+            self.assertEqual(done.returncode, 130)
+            told = [json.loads(line) for line in done.stdout.splitlines()]
+            self.assertEqual([event["type"] for event in told], ["hello", "run_finished"])
 
     def test_doctor_says_what_is_wrong_and_what_to_do(self):
         with FakeHost(1, scripts={0: {"vm": {"blockers": [{"id": "fdset/1", "class": "fdset", "reason": "Name the file."}]}}}) as host:
