@@ -47,11 +47,7 @@ UpgradeRuns::UpgradeRuns(
           [this] { put_again(); },
           {.retry = kJournalRetry, .fault = std::move(fault)}
       ),
-      gate_(
-          home_,
-          {.prepare_slots = config.parallel,
-           .pause_slots = pause_slots_for(config, std::thread::hardware_concurrency())}
-      ),
+      gate_(home_, make_scheduler_limits(config, std::thread::hardware_concurrency())),
       services_{context, home_, disk, tasks, registry, shelf, config, gate_, events},
       book_(services_, journal_),
       holds_(services_, journal_),

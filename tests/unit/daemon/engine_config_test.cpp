@@ -23,3 +23,19 @@ TEST_CASE("the engine keeps to what the operator has set", "[daemon][engine_conf
     CHECK(runner.switch_limits.frozen_lease == 800ms);
     CHECK(runner.trusted_supervisors == std::vector<std::string>{"vm-*.service"});
 }
+
+TEST_CASE("starts of standbys leave the pauses their processors", "[daemon][engine_config]") {
+    Config config;
+    config.parallel = 8;
+    CHECK(make_scheduler_limits(config, 0).prepare_slots == 2);
+    CHECK(make_scheduler_limits(config, 2).prepare_slots == 2);
+    CHECK(make_scheduler_limits(config, 2).pause_slots == 1);
+    CHECK(make_scheduler_limits(config, 8).prepare_slots == 4);
+    CHECK(make_scheduler_limits(config, 8).pause_slots == 4);
+    CHECK(make_scheduler_limits(config, 64).prepare_slots == 8);
+    config.parallel = 1;
+    CHECK(make_scheduler_limits(config, 64).prepare_slots == 1);
+    config.parallel = 8;
+    config.pause_slots = 7;
+    CHECK(make_scheduler_limits(config, 4).prepare_slots == 2);
+}
