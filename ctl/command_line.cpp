@@ -19,13 +19,20 @@ namespace {
 
 constexpr const char* kExitStatusHelp =
     "Exit status\n"
-    "  0   all selected VMs are on the release        1   a failure without a status of its own\n"
-    "  2   nothing to do                              3   no such VM, release or run\n"
-    "  4   some were rolled back, every guest runs    5   a guest was lost or needs an operator\n"
-    "  6   refused before anything was paused         7   the run was aborted\n"
-    "  64  wrong command line                         69  the daemon cannot be reached\n"
-    "  75  nothing was touched; try later             77  not permitted\n"
-    "  78  the configuration is wrong                 130 detached by Ctrl-C; the run goes on\n";
+    "  0    all selected VMs are on the release, or the answer was printed\n"
+    "  1    a failure without a status of its own\n"
+    "  2    nothing to do\n"
+    "  3    no such VM, release or run\n"
+    "  4    some were rolled back; every guest runs\n"
+    "  5    a guest was lost or needs an operator\n"
+    "  6    refused before anything was paused\n"
+    "  7    the run was aborted\n"
+    "  64   wrong command line\n"
+    "  69   the daemon cannot be reached\n"
+    "  75   nothing was touched; try later\n"
+    "  77   not permitted\n"
+    "  78   the configuration is wrong\n"
+    "  130  detached by Ctrl-C or --timeout; the run goes on\n";
 
 OptionSpec describe(const CLI::Option& option);
 CommandSpec describe(const CLI::App& app);
@@ -57,6 +64,7 @@ void add_choice(
 void add_selection(CLI::App& command, Options& options) {
     auto* vms =
         command.add_option("VM", options.vms, "Names of VMs, as 'qhupd-ctl list' shows them");
+    vms->type_name("");
     auto* all = command.add_flag("--all", options.all, "Every VM");
     vms->excludes(all);
     command.add_option("--to", options.to, "The release, as 'qhupd-ctl releases' shows it")
@@ -86,10 +94,10 @@ void add_waiting(CLI::App& command, Options& options, bool begins) {
 /// What all runs have in common.
 void add_limits(CLI::App& command, Options& options) {
     command.add_option("--parallel", options.parallel, "VMs in work at once")
-        ->check(CLI::Range(1, 1024))
+        ->check(CLI::Range(1, 1024).description(""))
         ->type_name("N");
     command.add_option("--max-failures", options.max_failures, "Begin no further VM after so many")
-        ->check(CLI::Range(1, 10'000))
+        ->check(CLI::Range(1, 10'000).description(""))
         ->type_name("N");
     command
         .add_option(
@@ -97,7 +105,7 @@ void add_limits(CLI::App& command, Options& options) {
             options.pause_budget_ms,
             "Longest pause of each VM, in milliseconds; one that would be longer is refused"
         )
-        ->check(CLI::Range(1, 30'000))
+        ->check(CLI::Range(1, 30'000).description(""))
         ->type_name("MS");
     command.add_flag("--yes,-y", options.yes, "Do not ask; needed where nobody can be asked");
     add_waiting(command, options, true);
@@ -133,10 +141,10 @@ void add_stage_options(CLI::App& upgrade, Options& options) {
             options.canaries,
             "Upgrade so many VMs first, one of each kind; then the rest"
         )
-        ->check(CLI::Range(1, 10'000))
+        ->check(CLI::Range(1, 10'000).description(""))
         ->type_name("N");
     upgrade.add_option("--batch", options.batch, "Upgrade so many VMs, then the next")
-        ->check(CLI::Range(1, 10'000))
+        ->check(CLI::Range(1, 10'000).description(""))
         ->type_name("N");
     upgrade
         .add_option_function<std::string>(
@@ -155,7 +163,7 @@ void add_stage_options(CLI::App& upgrade, Options& options) {
 }
 
 void add_hold_options(CLI::App& hold, Options& options) {
-    hold.add_option("VM", options.vms, "Their names")->required();
+    hold.add_option("VM", options.vms, "Their names")->required()->type_name("");
     hold.add_option("--reason", options.reason, "Why, for whoever comes by it")
         ->required()
         ->type_name("TEXT");
@@ -244,7 +252,7 @@ void add_commands(CLI::App& app, Options& options) {
     history->add_option("VM", options.vms, "Their names; left out: all");
     options.limit = 50;
     history->add_option("--limit", options.limit, "So many entries at most; 50 if left out")
-        ->check(CLI::Range(1, 100'000))
+        ->check(CLI::Range(1, 100'000).description(""))
         ->type_name("N");
     CLI::App* events = add("events", "What happens on this host, as it happens", Command::events);
     events->add_option("VM", options.vms, "Only of these VMs");

@@ -12,6 +12,8 @@ namespace {
 
 using Row = std::vector<std::string>;
 
+constexpr std::size_t kMinuteColumns = 16; // of a time: "2026-01-31 12:00"
+
 // The daemon asks whom it lists; what is older than this it could not ask in time.
 constexpr std::uint64_t kOldMs = 5'000;
 
@@ -437,10 +439,10 @@ std::string render_history(const std::vector<HistoryEntry>& entries, const Style
     if (entries.empty()) {
         return "Nothing was done yet.\n";
     }
-    std::vector<Row> rows{{"WHEN", "VM", "KIND", "FROM", "TO", "OUTCOME", "PAUSE", "RUN", "BY"}};
+    std::vector<Row> rows{{"WHEN", "VM", "KIND", "FROM", "TO", "OUTCOME", "PAUSE", "RUN", "UID"}};
     for (const HistoryEntry& entry : entries) {
         rows.push_back(
-            {format_time(entry.started_unix_ms),
+            {format_time(entry.started_unix_ms).substr(0, kMinuteColumns) + "Z",
              or_dash(entry.vm.vm),
              or_dash(entry.kind),
              or_dash(entry.vm.from),
@@ -448,7 +450,7 @@ std::string render_history(const std::vector<HistoryEntry>& entries, const Style
              style.outcome(entry.vm.outcome, outcome_text(entry.vm)),
              milliseconds_or_dash(entry.vm.pause_ms),
              or_dash(entry.run),
-             "uid " + std::to_string(entry.by_uid)}
+             std::to_string(entry.by_uid)}
         );
     }
     return render_table(rows);

@@ -66,7 +66,7 @@ std::vector<HistoryEntry> make_history(
     std::size_t limit
 );
 
-/// `history`: WHEN, VM, FROM, TO, OUTCOME, PAUSE, RUN, BY.
+/// `history`: WHEN, VM, FROM, TO, OUTCOME, PAUSE, RUN, UID (who asked).
 std::string render_history(const std::vector<HistoryEntry>& entries, const Style& style = {});
 
 /// What `doctor` found about one thing.

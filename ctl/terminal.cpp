@@ -39,7 +39,7 @@ Piece piece_at(std::string_view text, std::size_t at) {
 /// One line without its end, at most so many columns wide where it has spaces to break at.
 std::string wrap_line(std::string_view line, std::size_t columns) {
     const std::size_t indent = std::min(line.find_first_not_of(' '), line.size());
-    if (indent >= 4 || width_of(line) <= columns) {
+    if (line.starts_with("    qhupd-ctl ") || width_of(line) <= columns) {
         return std::string(line);
     }
     const std::string hanging(indent + 2, ' ');

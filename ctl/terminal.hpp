@@ -59,8 +59,8 @@ std::size_t width_of(std::string_view text);
 /// The line, cut to so many columns with a "…" if it is longer; 0: never. Colors end with it.
 std::string cut(std::string_view line, std::size_t columns);
 
-/// Lines that are longer than so many columns go on below, indented by two more; 0: never. Lines
-/// that begin with four spaces are commands to copy, and stay.
+/// Lines that are longer than so many columns go on below, indented by two more; 0: never. Commands
+/// to copy, which begin with four spaces and our name, stay.
 std::string wrap(std::string_view text, std::size_t columns);
 
 } // namespace qhup::ctl

@@ -247,7 +247,8 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
         view.message = report.failure->message;
         view.peer_text = report.failure->peer_text;
         for (const Failure& later : report.failure->also) {
-            view.message = without_stop(std::move(view.message)) + ". Then: " + later.message;
+            view.message = without_stop(std::move(view.message)) +
+                           ". Afterwards this failed too: " + later.message;
         }
     } else if (!report.blockers.empty()) {
         view.code = wire_code_of(make_error_code(upgrade::Errc::blocked));

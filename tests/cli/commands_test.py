@@ -145,9 +145,9 @@ class Commands(unittest.TestCase):
             host.daemon.ctl("rehearse", "--yes", "vm0", "--to", "new")
             host.daemon.ctl("upgrade", "--yes", "--all", "--to", "new")
             lines = host.daemon.ctl("history").stdout.splitlines()
-            self.assertEqual(lines[0].split(), ["WHEN", "VM", "KIND", "FROM", "TO", "OUTCOME", "PAUSE", "RUN", "BY"])
+            self.assertEqual(lines[0].split(), ["WHEN", "VM", "KIND", "FROM", "TO", "OUTCOME", "PAUSE", "RUN", "UID"])
             self.assertEqual([line.split()[2] for line in lines[1:]], ["vm0", "vm1", "vm0"])
-            self.assertIn(f"uid {os.getuid()}", lines[1])
+            self.assertTrue(lines[1].endswith(f"  {os.getuid()}"), lines[1])
             only = host.daemon.json("history", "vm0", "--limit", "1")["history"]
             self.assertEqual([(entry["vm"], entry["outcome"], entry["kind"]) for entry in only], [("vm0", "upgraded", "upgrade")])
 

@@ -42,7 +42,7 @@ TEST_CASE("a line is as wide as its characters, and cut by them", "[ctl][termina
 TEST_CASE("a long line goes on below, and a command to copy stays whole", "[ctl][terminal]") {
     CHECK(wrap("one two three four\n", 10) == "one two\n  three\n  four\n");
     CHECK(wrap("  one two three\n", 12) == "  one two\n    three\n");
-    CHECK(wrap("    one two three four\n", 10) == "    one two three four\n");
+    CHECK(wrap("    qhupd-ctl list --json\n", 10) == "    qhupd-ctl list --json\n");
     CHECK(wrap("one two three four", 0) == "one two three four");
     CHECK(wrap("unbreakable", 4) == "unbreakable");
     CHECK(wrap("a\n\nb\n", 10) == "a\n\nb\n");

@@ -99,7 +99,7 @@ TEST_CASE("a failure gives code, sentence, peer text and next step", "[daemon][r
     report.failure->also = {make_failure(upgrade::Errc::retry, "It failed again.")};
     const RunVmView view = make_run_vm_view(report, kRun);
     CHECK(view.code == "load_failed");
-    CHECK(view.message == "It failed. Then: It failed again.");
+    CHECK(view.message == "It failed. Afterwards this failed too: It failed again.");
     CHECK(view.peer_text == "qemu says no");
     CHECK(view.next_step.find("qhupd-ctl show vm1") != std::string::npos);
 }
