@@ -6,11 +6,10 @@ was asked for happens, once, and in the process that has the guest by then."""
 import contextlib
 import os
 import signal
-import struct
 import time
 
 from case import QemuTest, find_qemu, main, other
-from firmware import FirmwareGuest
+from firmware import FirmwareGuest, fw_cfg_files, fw_cfg_read
 from pair import Upgrade, UpgradeFailed, assert_runs_on_one, wait_for
 from qmp import QmpClosed, QmpError
 
@@ -151,24 +150,6 @@ class Firmware(QemuTest):
             self.assertEqual(fw_cfg_read(vm, *after["etc/smbios/smbios-tables"]), tables)
         self.assertIn("etc/boot/kernel", after)
         vm.check()
-
-
-def fw_cfg_read(vm, key, size):
-    """What firmware reads from the file with that number."""
-    vm.qmp.hmp(f"o /h 0x510 {key:#x}")
-    answers = (vm.qmp.hmp("i /b 0x511") for _ in range(size))
-    return bytes(int(answer.rsplit("=", 1)[1], 16) for answer in answers)
-
-
-def fw_cfg_files(vm):
-    """Name to (number, size), as firmware reads it."""
-    count = int.from_bytes(fw_cfg_read(vm, 0x19, 4), "big")
-    directory = fw_cfg_read(vm, 0x19, 4 + 64 * count)[4:]
-    files = {}
-    for at in range(0, len(directory), 64):
-        size, key, _, name = struct.unpack(">IHH56s", directory[at : at + 64])
-        files[name.rstrip(b"\0").decode()] = (key, size)
-    return files
 
 
 class RealGuestActs(QemuTest):

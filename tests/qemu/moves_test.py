@@ -3,7 +3,9 @@
 """A guest moves from one QEMU to another, and nothing of it or of its clients notices but a short pause."""
 
 import contextlib
+import pathlib
 import socket
+import tempfile
 import threading
 import time
 
@@ -149,6 +151,43 @@ class OnlyNew(QemuTest):
             for _ in range(2):
                 self.upgrade(vm, "10.0")
                 vm.check()
+
+
+class LiveMigration(QemuTest):
+    """The other way to move a VM still works, before and after this one."""
+
+    def test_vm_that_came_by_live_migration_is_upgraded_and_an_upgraded_one_migrates_away(self):
+        with contextlib.ExitStack() as stack:
+            vm = self.start("7.2", kind=FirmwareGuest, net=False, stack=stack)
+            for incoming, base in (("unix", "10.0"), ("defer", "7.2")):
+                self.upgrade(vm, "10.0")
+                vm = self.migrate(vm, incoming, stack)
+                for target in ("10.0", base):
+                    self.upgrade(vm, target)
+                    count = vm.serial.count
+                    wait_for(lambda vm=vm, count=count: vm.serial.count > count + 5, 10, "the guest counts")
+                    vm.serial.check()
+
+    def migrate(self, vm, incoming, stack):
+        """Live migration to a new QEMU of the same version; returns the VM that runs now."""
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qm-")))
+        uri = f"unix:{folder}/migration"
+        extra = ["-incoming", uri if incoming == "unix" else "defer"]
+        there = self.start(vm.base, kind=FirmwareGuest, net=False, stack=stack, ready=False, extra=extra)
+        if incoming == "defer":
+            there.qmp.execute("migrate-incoming", uri=uri)
+        wait_for((folder / "migration").exists, 30, "the other QEMU listens")
+        vm.qmp.execute("migrate", uri=uri)
+        wait_for(lambda: vm.qmp.execute("query-migrate")["status"] not in ("setup", "active", "device"), 60, "the migration's end")
+        told = vm.qmp.execute("query-migrate")
+        self.assertEqual(told["status"], "completed", told)
+        wait_for(lambda: there.qmp.execute("query-status")["status"] == "running", 10, "the guest runs there")
+        self.assertGreater(vm.serial.count, 0)
+        wait_for(lambda: there.serial.count > vm.serial.count, 10, "the counter goes on from where it was")
+        self.assertEqual(vm.qmp.execute("query-status")["status"], "postmigrate")
+        self.assertIn("run-state", [b["class"] for b in vm.qmp.execute("query-hot-upgrade")["blockers"]])
+        vm.serial.expect_end()
+        return there
 
 
 class End(QemuTest):

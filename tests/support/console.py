@@ -35,6 +35,10 @@ class Console:
     def close(self):
         self._socket.close()
 
+    def type(self, text):
+        """Sends it, and waits for nothing."""
+        self._socket.sendall(text.encode())
+
     def run(self, command, timeout=120.0):
         """What the command printed, without the last newline."""
         output, status = self.result(command, timeout)

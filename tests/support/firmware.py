@@ -143,3 +143,21 @@ class SilentGuest(FirmwareGuest):
 
 
 __all__ = ["Disk", "FirmwareGuest", "SilentGuest", "boot_sector", "make_payload"]
+
+
+def fw_cfg_read(vm, key, size):
+    """What firmware reads from the file with that number."""
+    vm.qmp.hmp(f"o /h 0x510 {key:#x}")
+    answers = (vm.qmp.hmp("i /b 0x511") for _ in range(size))
+    return bytes(int(answer.rsplit("=", 1)[1], 16) for answer in answers)
+
+
+def fw_cfg_files(vm):
+    """Name to (number, size), as firmware reads it."""
+    count = int.from_bytes(fw_cfg_read(vm, 0x19, 4), "big")
+    directory = fw_cfg_read(vm, 0x19, 4 + 64 * count)[4:]
+    files = {}
+    for at in range(0, len(directory), 64):
+        size, key, _, name = struct.unpack(">IHH56s", directory[at : at + 64])
+        files[name.rstrip(b"\0").decode()] = (key, size)
+    return files

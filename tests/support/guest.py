@@ -124,6 +124,7 @@ class Guest:
     parameters: dict = field(default_factory=dict)  # more of the guest's parameters, without "qhup."
     vnc: str | None = "unix"  # or HOST:DISPLAY, or None
     pidfile: bool = False
+    defaults: bool = False  # what QEMU adds without -nodefaults: drives of the board, NIC, parallel port, monitor
     standard_files: tuple | None = None  # QEMU's stdin and stdout; None: /dev/null and the log
     extra: list = field(default_factory=list)  # more arguments of QEMU
     pass_fds: tuple = ()  # descriptors that QEMU gets, with the same numbers
@@ -291,7 +292,8 @@ class Guest:
     def arguments(self):
         """QEMU's arguments, without argv[0]."""
         folder = self.folder
-        arguments = ["-name", self.name, "-uuid", self.uuid, "-nodefaults", "-no-user-config", "-display", "none"]
+        arguments = ["-name", self.name, "-uuid", self.uuid, "-no-user-config", "-display", "none"]
+        arguments += [] if self.defaults else ["-nodefaults"]
         arguments += ["-accel", self.accel, "-cpu", self.cpu, "-smp", str(self.vcpus), "-m", str(self.memory_mib)]
         for firmware in self.firmware_dirs:
             arguments += ["-L", str(firmware)]

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows of the survival table: disks, and what is below and above them."""
 
+import itertools
 import json
+import os
 import pathlib
 import subprocess
 
@@ -199,8 +201,8 @@ class ThrottleGroup(Written):
 
 
 class Luks(Written):
-    thing = "LUKS, with a secret in a file"
-    means = "as above; the target reads the secret again; the passphrase is not in the shape"
+    thing = "LUKS, with a secret in a file, which is edited, or gone, or a pipe by now"
+    means = "as above; the target has the secret that the source read; the passphrase is not in the shape"
     disk_id = "luks0"
     implicit = True
 
@@ -215,7 +217,14 @@ class Luks(Written):
     def arguments(self, rig):
         self.count(rig)
         drive = f"file={self.path},if=virtio,id=luks0,format=luks,key-secret=key0"
+        self.changes = itertools.cycle([lambda: self.key.write_text("other"), self.key.unlink, lambda: os.mkfifo(self.key)])
         return ["-object", f"secret,id=key0,file={self.key}", "-drive", drive]
+
+    def before(self, vm):
+        super().before(vm)
+        if self.key.is_fifo():
+            self.key.unlink()
+        next(self.changes)()
 
     def after(self, vm, moved):
         super().after(vm, moved)
@@ -223,6 +232,81 @@ class Luks(Written):
         del info["argv"]
         assert PASSPHRASE not in json.dumps(info), "the passphrase is in query-hot-upgrade"
         assert PASSPHRASE not in vm.log_path.read_text(), "the passphrase is in QEMU's log"
+
+
+class HostDevice(Written):
+    thing = "block device of the host (`host_device`), with direct I/O"
+    means = "as above; the same device of the host is open"
+    disk_id = "device0-dev"
+
+    def needs(self):
+        found = subprocess.run(["losetup", "-f"], capture_output=True, text=True, check=False)
+        return None if found.returncode == 0 else f"no loop device here ({found.stderr.strip()})"
+
+    def setup(self, rig):
+        image = create(rig.folder / "device.raw", format="raw")
+        add = ["losetup", "--find", "--show", image]
+        self.device = subprocess.run(add, check=True, capture_output=True, text=True).stdout.strip()
+        rig.stack.callback(subprocess.run, ["losetup", "-d", self.device], check=True)
+
+    def arguments(self, rig):
+        self.count(rig)
+        node = f"driver=host_device,node-name=device0-host,filename={self.device},cache.direct=on"
+        arguments = ["-blockdev", node, "-blockdev", "driver=raw,node-name=device0,file=device0-host,cache.direct=on"]
+        return [*arguments, "-device", "virtio-blk-pci,drive=device0,id=device0-dev"]
+
+    def after(self, vm, moved):
+        super().after(vm, moved)
+        assert open_files(vm.pid()).count(self.device) == 1, open_files(vm.pid())
+
+
+class LatencyHistogram(Row):
+    thing = "`block-latency-histogram-set`"
+    means = "the same intervals; what was counted is still in it, and more is counted"
+    group = "disks"
+    guest = "linux"
+    boundaries = (1000, 100000, 10000000)
+
+    def begin(self, vm):
+        where = {"id": "/machine/peripheral/disk0-dev/virtio-backend", "boundaries": list(self.boundaries)}
+        vm.qmp.execute("block-latency-histogram-set", where)
+
+    def seen(self, vm):
+        stats = [one["stats"] for one in vm.qmp.execute("query-blockstats") if one["qdev"].startswith("/machine/peripheral/disk0-dev")]
+        histogram = stats[0]["wr_latency_histogram"]
+        assert histogram["boundaries"] == list(self.boundaries), histogram
+        return sum(histogram["bins"])
+
+    def before(self, vm):
+        wait_for(lambda: self.seen(vm), 20, "the guest writes")
+        self.was = self.seen(vm)
+
+    def after(self, vm, moved):
+        assert self.seen(vm) >= self.was, (self.seen(vm), self.was)
+        wait_for(lambda: self.seen(vm) > self.was, 20, "more is counted")
+
+
+class GuestStatistics(Row):
+    thing = "what a balloon tells of the guest's memory, polled by QEMU"
+    means = "polled on, at the interval that was set"
+    group = "disks"
+    guest = "linux"
+    path = "/machine/peripheral/balloon0"
+
+    def begin(self, vm):
+        vm.qmp.execute("qom-set", {"path": self.path, "property": "guest-stats-polling-interval", "value": 1})
+
+    def told(self, vm):
+        stats = vm.qmp.execute("qom-get", path=self.path, property="guest-stats")
+        return stats["last-update"] and stats["stats"]["stat-total-memory"]
+
+    def before(self, vm):
+        wait_for(lambda: self.told(vm), 20, "the guest tells how much memory it has")
+        self.was = self.told(vm)
+
+    def after(self, vm, moved):
+        assert vm.qmp.execute("qom-get", path=self.path, property="guest-stats-polling-interval") == 1
+        wait_for(lambda: self.told(vm) == self.was, 20, "the guest tells it to the new process")
 
 
 class EncryptedQcow2(Written):
@@ -944,6 +1028,29 @@ class RunningJob(BlockedDisk):
         vm.qmp.execute("block-job-cancel", device="slow-job", force=True)
 
 
+class BackupJob(RunningJob):
+    thing = "backup that runs"
+    id = "job/backup-job"
+
+    def arguments(self, rig):
+        self.path = self.image(rig, format="raw")
+        return ["-blockdev", f"driver=raw,node-name=saved0,file.driver=file,file.filename={self.path}"]
+
+    def begin(self, vm):
+        vm.qmp.execute("blockdev-add", {"node-name": "saved0-target", "driver": "null-co", "size": self.path.stat().st_size})
+        job = {"device": "saved0", "target": "saved0-target", "sync": "full", "job-id": "backup-job", "speed": 1}
+        vm.qmp.execute("blockdev-backup", job)
+
+    def before(self, vm):
+        # One reason, not one for each node that the job made.
+        blockers = vm.qmp.execute("query-hot-upgrade")["blockers"]
+        mine = [blocker for blocker in blockers if "saved0" in str(blocker) or "backup" in str(blocker)]
+        assert [blocker["class"] for blocker in mine] == ["block-job"], mine
+
+    def finish(self, vm):
+        vm.qmp.execute("block-job-cancel", device="backup-job", force=True)
+
+
 class NbdServer(BlockedDisk):
     thing = "NBD server with an export"
     blocker = "export"
@@ -978,19 +1085,3 @@ class NbdTls(BlockedDisk):
     def arguments(self, rig):
         node = f"driver=nbd,node-name=tls0,server.type=unix,server.path={rig.folder}/tls.sock,export=disk,tls-creds=tls2"
         return ["-object", f"tls-creds-psk,id=tls2,endpoint=client,username=qemu,dir={self.folder}", "-blockdev", node]
-
-
-class SecretFileGone(BlockedDisk):
-    thing = "secret whose file is gone"
-    blocker = "object"
-    id = "object/gone0"
-
-    def setup(self, rig):
-        self.path = rig.folder / "gone"
-        self.path.write_text("secret")
-
-    def arguments(self, rig):
-        return ["-object", f"secret,id=gone0,file={self.path}"]
-
-    def begin(self, vm):
-        self.path.unlink()

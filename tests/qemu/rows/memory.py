@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 
+from console import Console
 from pair import wait_for
 from survival import Blocked, Row
 
@@ -144,6 +145,33 @@ class NumaNodes(Memory):
         arguments += ["-object", "memory-backend-memfd,id=node1,size=32M,share=on,merge=off"]
         arguments += ["-numa", "node,nodeid=0,cpus=0,memdev=node0", "-numa", "node,nodeid=1,cpus=1,memdev=node1"]
         return [*arguments, "-numa", "dist,src=0,dst=1,val=21"]
+
+
+class BoundMemory(Memory):
+    thing = "memory bound to nodes of the host (`host-nodes=`, `policy=bind` and `interleave`, `prealloc=on`)"
+    means = "as above; the new process has the same policy"
+    group = "memory-bound"
+    places = ((16 * MIB, 16 * MIB), (0, 24 * MIB))
+    policies = ("bind", "interleave")
+
+    def options(self, rig):
+        return {"ram": "private", "memory_mib": 56, "vcpus": "2,sockets=2"}
+
+    def arguments(self, rig):
+        arguments = []
+        for number, (size, policy) in enumerate(zip((24, 32), self.policies, strict=True)):
+            backend = f"memory-backend-memfd,id=node{number},size={size}M,share=on,prealloc=on"
+            arguments += ["-object", f"{backend},host-nodes=0,policy={policy}"]
+            arguments += ["-numa", f"node,nodeid={number},cpus={number},memdev=node{number}"]
+        return arguments
+
+    def seen(self, vm):
+        maps = pathlib.Path(f"/proc/{vm.pid()}/numa_maps").read_text()
+        return sorted(line.split()[1] for line in maps.splitlines() if "memfd:memory-backend" in line)
+
+    def after(self, vm, moved):
+        super().after(vm, moved)
+        assert self.seen(vm) == ["bind:0", "interleave:0"], self.seen(vm)
 
 
 class LockedMemory(Memory):
@@ -339,23 +367,55 @@ class GuestResets(Row):
         vm.qmp.execute("system_reset")
 
 
-class SuspendedGuest(Blocked):
+class SuspendedGuest(Row):
     thing = "guest that sleeps (S3)"
+    means = "it sleeps on, nobody is told anything, and it wakes when it is woken"
     group = "state-suspended"
-    blocker = "run-state"
 
     def before(self, vm):
         # What a guest's kernel does: SLP_TYP of S3 and SLP_EN into PM1_CNT, which SeaBIOS puts there.
-        vm.qmp.execute("human-monitor-command", **{"command-line": "o /h 0x604 0x2400"})
+        vm.qmp.hmp("o /h 0x604 0x2400")
         wait_for(lambda: vm.qmp.execute("query-status")["status"] == "suspended", 10, "the guest sleeps")
+        vm.qmp.drain_events()
 
     def after(self, vm, moved):
         assert vm.qmp.execute("query-status")["status"] == "suspended"
+        told = {event["event"] for event in vm.qmp.drain_events()} & {"STOP", "RESUME", "WAKEUP", "SUSPEND"}
+        assert not told, told
         boots = vm.serial.boots + 1
         vm.serial.expect_reboot()
         vm.qmp.execute("system_wakeup")
-        vm.qmp.execute("system_reset")
+        wait_for(lambda: vm.qmp.execute("query-status")["status"] == "running", 10, "the guest wakes")
+        assert "WAKEUP" in {event["event"] for event in vm.qmp.drain_events()}
+        vm.qmp.execute("system_reset")  # the boot sector has nothing to wake up to
         vm.serial.wait_ready(boot=boots)
+
+
+class SleepingLinux(Row):
+    thing = "Linux guest that sleeps (S3), with disk, NIC and balloon"
+    means = "it sleeps on; woken, it goes on where it was"
+    group = "state-suspended-linux"
+    guest = "linux"
+    net = True
+
+    def options(self, rig):
+        return {"console": True, "disk": None}
+
+    def begin(self, vm):
+        self.shell = vm.rig.stack.enter_context(contextlib.closing(Console(vm.console_path)))
+
+    def before(self, vm):
+        self.shell.type("echo mem > /sys/power/state\n")
+        wait_for(lambda: vm.qmp.execute("query-status")["status"] == "suspended", 60, "the guest sleeps")
+        self.boots, self.count = vm.serial.boots, vm.serial.count
+
+    def after(self, vm, moved):
+        assert vm.qmp.execute("query-status")["status"] == "suspended"
+        vm.qmp.execute("system_wakeup")
+        wait_for(lambda: vm.serial.count > self.count + 3, 60, "the guest goes on")
+        assert vm.serial.boots == self.boots, "it booted"
+        vm.serial.check()
+        vm.serial.ping(30)
 
 
 class PausedVm(Row):
