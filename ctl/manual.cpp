@@ -143,28 +143,27 @@ void read_blockers_page(std::vector<ManualEntry>& entries) {
     }
 }
 
-/// Causes that a page names with a code go to that code.
+/// Causes that the page names with a code go to that code: what goes wrong, what the operator sees,
+/// on which side the guest runs, what to do.
 void read_failure_modes(std::vector<ManualEntry>& entries) {
     for (const TableRow& row : rows_of(kFailureModesPage)) {
+        if (row.cells.size() < 4) {
+            continue;
+        }
         for (ManualEntry& entry : entries) {
-            const std::string marked = "`" + entry.name + "`";
-            const bool is_code = entry.topic == Topic::upgrade;
-            if (!is_code || row.cells.size() < 2) {
+            const bool is_seen = entry.topic == Topic::upgrade &&
+                                 row.cells[1].find("`" + entry.name + "`") != std::string::npos;
+            if (!is_seen) {
                 continue;
             }
-            if (row.cells.front().starts_with(marked) ||
-                (row.section == "Needs a person" &&
-                 row.cells.front().find(marked) != std::string::npos)) {
-                for (std::size_t i = 1; i < row.cells.size(); ++i) {
-                    entry.details.push_back((i == 1 ? "Why: " : "Choose: ") + plain(row.cells[i]));
-                }
-            } else if (row.cells.back().find(marked) != std::string::npos || row.cells[1].find(marked) != std::string::npos) {
-                const std::string guest = plain(row.cells[1]);
-                const bool is_repeated = guest == "same" || guest.starts_with("as above");
-                entry.details.push_back(
-                    plain(row.cells.front()) + (is_repeated ? "" : " → the guest: " + guest)
-                );
+            std::string detail = plain(row.cells[0]);
+            if (row.cells[2].size() > 1) {
+                detail += "; the guest runs on: " + plain(row.cells[2]);
             }
+            if (row.cells[3].size() > 1) {
+                detail += " → " + plain(row.cells[3]);
+            }
+            entry.details.push_back(std::move(detail));
         }
     }
 }

@@ -76,7 +76,8 @@ TEST_CASE("an id that check shows leads to its class", "[ctl][manual]") {
 
 TEST_CASE("what a failure needs of a person is said with its code", "[ctl][manual]") {
     const std::string text = render_entries(find_in_manual("probe_failed"));
-    CHECK(text.find("Choose: ") != std::string::npos);
+    CHECK(text.find("the guest runs on: ") != std::string::npos);
+    CHECK(text.find("→ look at the guest") != std::string::npos);
     CHECK(text.find("needs_operator") != std::string::npos);
 }
 
