@@ -9,7 +9,9 @@
 #include "daemon/api_server.hpp"
 #include "daemon/config_check.hpp"
 #include "daemon/event_hub.hpp"
+#include "daemon/journald_sink.hpp"
 #include "daemon/listen_fds.hpp"
+#include "daemon/log_events.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/systemd_notify.hpp"
 #include "daemon/upgrade_runs.hpp"
@@ -150,7 +152,10 @@ private:
         service_.spawn("watchdog", run_watchdog());
         service_.spawn("reloads", run_reloads());
         tell_systemd("READY=1\n" + status_line());
-        log().info("qhupd {} serves on {}", kVersion, config_.api.socket);
+        {
+            const LogFields fields({{"MESSAGE_ID", std::string(message_id_of("started"))}});
+            log().info("qhupd {} serves on {}", kVersion, config_.api.socket);
+        }
         const auto [error, signal] = co_await signals_.async_wait(use_result);
         log().info("stopping{}", error ? "" : signal == SIGTERM ? " (SIGTERM)" : " (SIGINT)");
         co_await stop();
@@ -244,6 +249,7 @@ private:
         auto loaded = co_await blocking(disk_, std::move(work));
         if (loaded.has_error()) {
             bad_config_ = to_text(loaded.error());
+            const LogFields fields({{"MESSAGE_ID", std::string(message_id_of("config_refused"))}});
             log().error("the configuration stays as it was: {}", bad_config_);
             co_return;
         }
@@ -304,6 +310,9 @@ int run_daemon(const Config& config, ConfigSource source, std::string fault) {
     std::signal(SIGXFSZ, SIG_IGN); // a limit for files is an error of the journal, not our end
     raise_descriptor_limit();
     auto sockets = take_listen_fds();
+    if (is_logged_by_journald()) {
+        log_to_journald();
+    }
     namespace fs = std::filesystem;
     for (const std::string& folder : {config.control_dir, config.state_dir}) {
         std::error_code error;

@@ -2,6 +2,7 @@
 #include "daemon/run_book.hpp"
 
 #include "common/log.hpp"
+#include "daemon/log_events.hpp"
 #include "daemon/wall_clock.hpp"
 
 #include <algorithm>
@@ -195,7 +196,10 @@ void RunBook::on_view(const RunPtr& run, std::size_t index, RunVmView view) {
     if (!now.outcome.empty()) {
         return;
     }
-    log().debug("run {}: {} enters {}", run->view.id, view.vm, view.phase);
+    {
+        const LogFields fields(outcome_fields(run->view.id, view));
+        log().debug("run {}: {} enters {}", run->view.id, view.vm, view.phase);
+    }
     now = std::move(view);
     // why: where the intent must come first, write_intent() writes, and the upgrade waits for it.
     const auto phase = upgrade::parse_phase(now.phase);
@@ -254,14 +258,17 @@ void RunBook::put_again() {
 }
 
 awaitable<void> RunBook::end_vm(RunPtr run, std::size_t index, RunVmView view) {
-    log().info(
-        "run {}: {} {}{}{}",
-        run->view.id,
-        view.vm,
-        view.outcome,
-        view.code.empty() ? "" : " because of " + view.code + ": ",
-        reason_for_log(view)
-    );
+    {
+        const LogFields fields(outcome_fields(run->view.id, view));
+        log().info(
+            "run {}: {} {}{}{}",
+            run->view.id,
+            view.vm,
+            view.outcome,
+            view.code.empty() ? "" : " because of " + view.code + ": ",
+            reason_for_log(view)
+        );
+    }
     RunVmView& now = run->view.vms[index];
     now = std::move(view);
     if (!run->held[index].empty()) {

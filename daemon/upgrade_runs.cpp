@@ -3,6 +3,7 @@
 
 #include "common/log.hpp"
 #include "daemon/engine_config.hpp"
+#include "daemon/log_events.hpp"
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
 #include "daemon/rehearsal_choice.hpp"
@@ -328,9 +329,12 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
             "Make room on that disk, or see the log of qhupd."
         );
     }
-    log().info(
-        "run {}: {} VMs to {}, asked for by uid {}", run->view.id, run->open, run->view.to, uid
-    );
+    {
+        const LogFields fields(run_fields("run_started", run->view));
+        log().info(
+            "run {}: {} VMs to {}, asked for by uid {}", run->view.id, run->open, run->view.to, uid
+        );
+    }
     book_.tell(EventType::run_started, run);
     upgrades_.open_batch(run);
     upgrades_.start_vms(run, run->view.stage ? 1 : 0);

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import unittest
 
+import first_upgrade
 from case import keep, main
 from daemon import find_program
 from firmware import FirmwareGuest
@@ -115,7 +116,7 @@ class Packages(unittest.TestCase):
             said = subprocess.run(["lintian", "--allow-root", "--fail-on", "error", *changes], capture_output=True, text=True, check=False)
             self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
 
-        self.dpkg("--install", self.deb("qhupd"), self.deb(f"qhupd-{OLD}"), self.deb(f"qhupd-{NEW}"))
+        self.type_what_the_page_says()
         self.assertEqual(self.box.show("qhupd.service", "UnitFileState", "LoadState"), ["enabled", "loaded"])
         self.assertIn("the configuration is good", self.box.run("qhupd", "--check-config").stdout)
         releases = self.ctl("releases")["releases"]
@@ -130,6 +131,7 @@ class Packages(unittest.TestCase):
         self.restart_in_every_phase(vms[0])
         self.assertNotEqual(self.assert_untouched(vms)["one"], pids["one"])
 
+        self.explain_in_the_journal()
         self.hang_and_reload(vms)
 
         pids = self.assert_untouched(vms)
@@ -148,6 +150,24 @@ class Packages(unittest.TestCase):
         self.assert_untouched(vms, pids)
         self.assertFalse(self.box.path("/var/lib/qhupd").exists())
         self.assertEqual(self.box.run("systemctl", "is-active", *(vm.unit for vm in vms)).stdout.split(), ["active", "active"])
+
+    def type_what_the_page_says(self):
+        """docs/first-upgrade.md: from the packages to an upgraded VM, with at most five commands."""
+        commands = first_upgrade.commands_of_page()
+        self.assertTrue(1 <= len(commands) <= 5, commands)
+        vm = first_upgrade.describe_vm(self.box)
+        self.addCleanup(self.box.systemctl, "stop", "qhup-vm@web", check=False)
+        watcher = None
+        for command in commands:
+            said = first_upgrade.type_command(self.box, self.debs, command)
+            if command.startswith("systemctl start"):
+                watcher = SerialWatcher(vm.serial_path, timeout=20)
+                watcher.wait_count(2)
+        self.assertIn("web  upgraded, paused for ", said)
+        watcher.wait_count(2)
+        watcher.expect_end()
+        self.box.systemctl("stop", "qhup-vm@web")
+        watcher.close()
 
     def restart_in_every_phase(self, vm):
         """The daemon is restarted when it has just entered a phase; what was begun is finished or undone by the next one."""
@@ -177,6 +197,18 @@ class Packages(unittest.TestCase):
         body = json.loads(connection.getresponse().read())
         connection.close()
         return body
+
+    def explain_in_the_journal(self):
+        """An upgrade is in journald with its fields, and journalctl -x explains it."""
+        found = self.box.run("journalctl", "--no-pager", "-o", "json", "QHUPD_VM=one", "QHUPD_OUTCOME=upgraded").stdout.splitlines()
+        self.assertTrue(found, self.box.run("journalctl", "--no-pager", "-u", "qhupd.service").stdout)
+        message = json.loads(found[-1])
+        self.assertGreater(int(message["QHUPD_PAUSE_US"]), 0)
+        self.assertTrue(message["QHUPD_RUN"])
+        self.assertTrue(message["QHUPD_PHASE"])
+        said = self.box.run("journalctl", "--no-pager", "-x", "QHUPD_VM=one", "QHUPD_OUTCOME=upgraded").stdout
+        self.assertIn("VM one runs on its new QEMU", said)
+        self.assertIn("It stood still", said)
 
     def hang_and_reload(self, vms):
         pids = self.assert_untouched(vms)

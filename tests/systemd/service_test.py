@@ -29,6 +29,8 @@ class Service(unittest.TestCase):
         for kind in ("sysusers", "tmpfiles"):
             box.install(ROOT / "systemd" / f"qhup.{kind}", f"/usr/lib/{kind}.d/qhup.conf")
             box.run(f"systemd-{kind}", *(["--create"] if kind == "tmpfiles" else []), f"/usr/lib/{kind}.d/qhup.conf")
+        box.install(ROOT / "systemd" / "qhupd.catalog", "/usr/lib/systemd/catalog/qhupd.catalog")
+        box.run("journalctl", "--update-catalog")
         box.write("/etc/systemd/system/qhupd.service.d/fast.conf", FAST_WATCHDOG)
         box.systemctl("daemon-reload")
         box.systemctl("start", "qhupd.socket")
@@ -96,6 +98,9 @@ class Service(unittest.TestCase):
                 self.assertIn(words, self.journal())
                 self.assertEqual(self.box.show(UNIT, "ActiveState", "MainPID"), ["active", *pid])
                 self.ctl("version")
+                said = self.box.run("journalctl", "--no-pager", "-x", "-n", "1", "MESSAGE_ID=3a1f6c0b5d0e4f5e9d1c5b7a1e2f4c02").stdout
+                self.assertIn(words, said)
+                self.assertIn("goes on with the", said)  # the catalog's words
                 self.put(None)
                 self.box.systemctl("reload", UNIT)
                 wait_for(lambda: "not reloaded" not in self.status(), 5, self.status)
