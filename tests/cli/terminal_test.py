@@ -2,13 +2,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """qhupd-ctl in front of a person and inside a script: what it asks, shows and leaves alone."""
 
+import os
 import subprocess
+import time
 import unittest
 
 from fake_host import FakeHost, Terminal
 
 BLOCKED = {"vm": {"blockers": [{"id": "chardev/serial0", "class": "chardev", "reason": "Use a pty."}]}}
 SLOW = {"vm": {"switch_time_ms": 1500}}
+VERY_SLOW = {"vm": {"switch_time_ms": 4000}}  # long enough for two others on a busy host
+SANITIZED = bool(os.environ.get("QHUP_SANITIZED"))  # programs that start slowly
+
+
+def crowding():
+    """How much longer everything takes because of others: 1 on a host that has nothing else to do."""
+    began, used = time.perf_counter(), time.process_time()
+    while time.process_time() - used < 0.03:
+        pass
+    return max(1.0, (time.perf_counter() - began) / 0.03)
 
 
 class Confirmation(unittest.TestCase):
@@ -82,7 +94,7 @@ class Progress(unittest.TestCase):
 
     def test_a_terminal_has_a_line_a_vm_that_is_drawn_again_ten_times_a_second_at_most(self):
         for columns in (80, 40):
-            with FakeHost(3, scripts={0: SLOW}, patient=True, top="pause_slots = 3") as host:
+            with FakeHost(3, scripts={0: VERY_SLOW}, patient=True, top="pause_slots = 3") as host:
                 words = host.command("upgrade", "--all", "--to", "new", "--yes")
                 with Terminal(words, columns=columns) as terminal:
                     terminal.wait_for("paused, handed over")
@@ -128,6 +140,7 @@ class Progress(unittest.TestCase):
     def test_something_is_said_within_200_ms(self):
         with FakeHost(1) as host:
             fastest = []
+            crowded = crowding()
             for words in (("upgrade", "--all", "--to", "new", "--yes"), ("upgrade", "--all", "--to", "new")):
                 times = []
                 for _ in range(5):
@@ -135,7 +148,8 @@ class Progress(unittest.TestCase):
                         terminal.wait()
                         times.append(terminal.first_output)
                 fastest.append(min(times))
-            self.assertLess(max(fastest), 0.2)
+            limit = 1.0 if SANITIZED else 0.2
+            self.assertLess(max(fastest), limit * max(crowded, crowding()))
 
 
 class Waiting(unittest.TestCase):
