@@ -270,6 +270,40 @@ TEST_CASE("a forgotten run is gone and the others stay", "[daemon][journal]") {
     CHECK(runs[0].id == "r2");
 }
 
+TEST_CASE("a journal of 10,000 upgrades is as large as what is remembered", "[daemon][journal]") {
+    const TempDir folder;
+    const std::string path = folder / "journal.db";
+    constexpr JournalBounds kBounds{.runs = 20, .upgrades = 10'000};
+    Home home(path);
+    REQUIRE(home.open().empty());
+    std::vector<RunView> runs;
+    std::uintmax_t early = 0;
+    const auto size = [&] {
+        std::error_code none;
+        const std::uintmax_t log = fs::file_size(path + "-wal", none);
+        return fs::file_size(path) + (none ? 0 : log);
+    };
+    for (int i = 0; i < 100; ++i) {
+        runs.push_back(some_run("r" + std::to_string(i), 100));
+        runs.back().state = "finished";
+        std::vector<JournalChange> changes = put_whole(runs.back());
+        for (const std::string& id : outdated_runs(runs, kBounds)) {
+            changes.push_back(
+                {JournalChange::Kind::forget_run, {.run = id, .number = {}, .record = {}}}
+            );
+            runs.erase(runs.begin()); // they are ordered, and the oldest goes
+        }
+        REQUIRE(home.write(std::move(changes), IfNotWritten::keep).has_value());
+        early = i == 29 ? size() : early;
+    }
+    CHECK(runs.size() == kBounds.runs);
+    INFO("after 3,000: " << early << " bytes, after 10,000: " << size());
+    CHECK(size() < early + early / 4);
+    CHECK(home.close() == 0);
+    Home again(path);
+    CHECK(again.open().size() == kBounds.runs);
+}
+
 TEST_CASE("a journal that cannot be used is set aside and a fresh one works", "[daemon][journal]") {
     struct Row {
         const char* what;
