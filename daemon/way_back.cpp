@@ -2,6 +2,15 @@
 #include "daemon/way_back.hpp"
 
 namespace qhup::daemon {
+namespace {
+
+/// It may be on the binary that it was to get. Whether it is, the VM itself says.
+bool has_moved(const RunVmView& view) {
+    return view.outcome == "upgraded" || view.outcome == "needs_operator" ||
+           view.outcome == "lost_contact";
+}
+
+} // namespace
 
 std::optional<CameFrom>
 find_way_back(const RunHistory& newest_first, const std::string& vm, const std::string& build_id) {
@@ -19,7 +28,7 @@ std::unordered_map<std::string, CameFrom> find_ways_back(
         }
         for (const RunVmView& view : run->vms) {
             // why: cheap questions first; there are up to 10,000 rows.
-            if (view.from_build_id.empty() || view.outcome != "upgraded") {
+            if (view.from_build_id.empty() || !has_moved(view)) {
                 continue;
             }
             const auto now = build_ids.find(view.vm);
@@ -29,6 +38,21 @@ std::unordered_map<std::string, CameFrom> find_ways_back(
         }
     }
     return ways;
+}
+
+std::vector<RunVmView>
+choose_moved(const RunView& run, const std::unordered_map<std::string, std::string>& build_ids) {
+    std::vector<RunVmView> moved;
+    for (const RunVmView& view : run.vms) {
+        const auto now = build_ids.find(view.vm);
+        const bool is_there = now != build_ids.end();
+        const bool is_on_it = is_there && !now->second.empty() && now->second == view.to_build_id;
+        if (is_there && !view.from_build_id.empty() &&
+            (view.outcome == "upgraded" || (has_moved(view) && is_on_it))) {
+            moved.push_back(view);
+        }
+    }
+    return moved;
 }
 
 WayBack

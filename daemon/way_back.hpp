@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 namespace qhup::daemon {
 
@@ -32,6 +33,12 @@ find_way_back(const RunHistory& newest_first, const std::string& vm, const std::
 [[nodiscard]] std::unordered_map<std::string, CameFrom> find_ways_back(
     const RunHistory& newest_first, const std::unordered_map<std::string, std::string>& build_ids
 );
+
+/// The VMs that a run has moved, also those that were not well afterwards: where a revert of the
+/// run takes them back to, their rows say.
+/// @param build_ids  of the binaries that the VMs run that are there, by name; "" if unknown
+[[nodiscard]] std::vector<RunVmView>
+choose_moved(const RunView& run, const std::unordered_map<std::string, std::string>& build_ids);
 
 /// Whether a VM can go back to the binary that it came from.
 struct WayBack {

@@ -43,11 +43,13 @@ std::map<std::string, CameFrom> WaysBack::choose(RunRequest& request) const {
     const RunPtr run = is_one ? book_.find_run(request.vms.front()) : nullptr;
     if (run) {
         request.vms.clear();
-        for (const RunVmView& vm : run->view.vms) {
-            if (vm.outcome == "upgraded" && services_.registry.handle_of(vm.vm)) {
-                request.vms.push_back(vm.vm);
-                ways[vm.vm] = {vm.from_build_id, vm.from, run->view.id};
-            }
+        std::unordered_map<std::string, std::string> build_ids;
+        for (const VmView& vm : services_.registry.list()) {
+            build_ids.emplace(vm.name, vm.build_id);
+        }
+        for (const RunVmView& vm : choose_moved(run->view, build_ids)) {
+            request.vms.push_back(vm.vm);
+            ways[vm.vm] = {vm.from_build_id, vm.from, run->view.id};
         }
         return ways;
     }

@@ -82,3 +82,44 @@ TEST_CASE("a way back is open while the binary at its end is kept", "[daemon][wa
     CHECK(nowhere.version.empty());
     CHECK(nowhere.reason == "No run that is remembered brought the VM to the binary that it runs");
 }
+
+TEST_CASE("a VM that was not well after its upgrade can go back", "[daemon][way_back]") {
+    for (const char* outcome : {"needs_operator", "lost_contact"}) {
+        INFO(outcome);
+        const RunView unwell = make_run("r1", make_vm("old", "new", outcome));
+        const auto from = find_way_back({&unwell}, "vm1", "new");
+        REQUIRE(from.has_value());
+        CHECK(from->build_id == "old");
+        // it runs what it ran: it has not moved, whatever became of the upgrade
+        CHECK_FALSE(find_way_back({&unwell}, "vm1", "old").has_value());
+    }
+}
+
+TEST_CASE("a revert of a run takes all that it has moved", "[daemon][way_back]") {
+    RunView run;
+    const auto add = [&run](const char* name, const char* outcome) {
+        run.vms.push_back(make_vm("old", "new", outcome));
+        run.vms.back().vm = name;
+    };
+    add("moved", "upgraded");
+    add("moved-on", "upgraded");
+    add("unwell", "needs_operator");
+    add("stayed", "needs_operator");
+    add("unknown", "lost_contact");
+    add("refused", "refused");
+    add("gone", "upgraded");
+    const auto moved = choose_moved(
+        run,
+        {{"moved", "new"},
+         {"moved-on", "newer"},
+         {"unwell", "new"},
+         {"stayed", "old"},
+         {"unknown", ""},
+         {"refused", "new"}}
+    );
+    std::string names;
+    for (const RunVmView& vm : moved) {
+        names += vm.vm + " ";
+    }
+    CHECK(names == "moved moved-on unwell ");
+}
