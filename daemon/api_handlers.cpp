@@ -9,7 +9,7 @@
 
 #include <unistd.h>
 
-#include <charconv>
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -113,6 +113,40 @@ EventView make_missed(const EventLog::Gap& gap, std::uint64_t after) {
     return event;
 }
 
+HistoryView make_entry(HistoryAction action, const ApiRequest& request) {
+    HistoryView entry;
+    entry.action = std::string(to_string(action));
+    entry.by = AskerView{.uid = request.uid, .user = {}, .pid = request.pid};
+    return entry;
+}
+
+/// "upgrade of vm1, vm2 and 3 more to deb13"
+std::string describe(const RunRequest& request) {
+    constexpr std::size_t kNamed = 3;
+    std::string words = request.kind + (request.dry_run ? " (dry run)" : "") + " of ";
+    for (std::size_t i = 0; i < std::min(request.vms.size(), kNamed); ++i) {
+        words += (i == 0 ? "" : ", ") + request.vms[i];
+    }
+    if (request.vms.size() > kNamed) {
+        words += " and " + std::to_string(request.vms.size() - kNamed) + " more";
+    }
+    return words + (request.all ? "all VMs" : "") + (request.to.empty() ? "" : " to " + request.to);
+}
+
+/// A VM of a run, with what it has from the run.
+nlohmann::json to_document(const RunView& run, const RunVmView& vm) {
+    nlohmann::json document = to_json(vm);
+    document["run"] = run.id;
+    document["kind"] = run.kind;
+    document["release"] = run.to;
+    document["started_unix_ms"] = run.started_unix_ms;
+    return document;
+}
+
+bool is_wanted(const std::string& wanted, const std::string& value) {
+    return wanted.empty() || wanted == value;
+}
+
 Problem run_not_found(const std::string& id) {
     return make_problem(
         ProblemCode::run_not_found,
@@ -127,6 +161,22 @@ ApiReply make_reply(const Problem& problem) {
     ApiReply reply = make_document(problem, problem.status);
     reply.content_type = "application/problem+json";
     return reply;
+}
+
+std::optional<Problem>
+ApiHandlers::refuse(std::string_view method, std::string_view target, Access access) {
+    if (access == Access::act) {
+        return std::nullopt;
+    }
+    if (access == Access::read && !is_action(find_route(method, target))) {
+        return std::nullopt;
+    }
+    return make_problem(
+        access == Access::read ? ProblemCode::read_only : ProblemCode::not_permitted,
+        access == Access::read
+            ? "This socket, or this user, may look at everything and change nothing."
+            : "This user may not use qhupd."
+    );
 }
 
 awaitable<ApiReply> ApiHandlers::handle(ApiRequest request) {
@@ -203,11 +253,30 @@ awaitable<ApiReply> ApiHandlers::answer(PostRun /*route*/, const ApiRequest& req
             "The request is not understood: " + parsed.error().message + "."
         ));
     }
+    const std::string& key = request.idempotency_key;
+    const bool is_same = parsed->request_id.empty() || parsed->request_id == key;
+    if (!key.empty() && (!is_same || !is_valid_name(key))) {
+        co_return make_reply(make_problem(
+            ProblemCode::bad_request,
+            is_same ? "'Idempotency-Key' must be 1 to 128 printable characters without '/'."
+                    : "'Idempotency-Key' and 'request_id' say different things."
+        ));
+    }
+    parsed->request_id = key.empty() ? parsed->request_id : key;
+    HistoryView entry = make_entry(HistoryAction::run_requested, request);
+    entry.message = describe(*parsed);
+    entry.to = parsed->to;
     auto started = co_await runs_.start(std::move(*parsed), request.uid);
     if (const auto* problem = std::get_if<Problem>(&started)) {
+        entry.code = problem->code;
+        co_await runs_.record(std::move(entry));
         co_return make_reply(*problem);
     }
     const auto& begun = std::get<UpgradeRuns::Started>(started);
+    if (begun.is_new) {
+        entry.run = begun.run.id;
+        co_await runs_.record(std::move(entry));
+    }
     co_return make_document(begun.run, begun.is_new ? 202 : 200);
 }
 
@@ -231,6 +300,74 @@ awaitable<ApiReply> ApiHandlers::answer(GetRunEvents route, const ApiRequest& /*
     reply.content_type = "application/x-ndjson";
     const auto stream = std::make_shared<GetRunEvents>(std::move(route));
     reply.stream = [this, stream] { return next_lines(stream); };
+    co_return reply;
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetUpgrades route, const ApiRequest& /*request*/) {
+    nlohmann::json upgrades = nlohmann::json::array();
+    for (const RunView& run : runs_.list()) {
+        const bool is_upgrade = run.kind != "rehearsal" && !run.dry_run;
+        for (const RunVmView& vm : run.vms) {
+            if (is_upgrade && upgrades.size() < route.limit && is_wanted(route.run, run.id) &&
+                is_wanted(route.vm, vm.vm) && is_wanted(route.outcome, vm.outcome)) {
+                upgrades.push_back(to_document(run, vm));
+            }
+        }
+    }
+    nlohmann::json document = nlohmann::json::object();
+    document["upgrades"] = std::move(upgrades);
+    co_return make_json_reply(document);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetUpgrade route, const ApiRequest& /*request*/) {
+    for (const RunView& run : runs_.list()) {
+        for (const RunVmView& vm : run.vms) {
+            if (vm.upgrade == route.id) {
+                co_return make_json_reply(to_document(run, vm));
+            }
+        }
+    }
+    co_return make_reply(
+        make_problem(ProblemCode::upgrade_not_found, "There is no upgrade '" + route.id + "'.")
+    );
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetRehearsals route, const ApiRequest& /*request*/) {
+    nlohmann::json rehearsals = nlohmann::json::array();
+    for (const RunView& run : runs_.list()) {
+        for (const RunVmView& vm : run.vms) {
+            const bool is_one = run.kind == "rehearsal" || vm.rehearsal.has_value();
+            if (is_one && rehearsals.size() < route.limit && is_wanted(route.run, run.id) &&
+                is_wanted(route.vm, vm.vm)) {
+                rehearsals.push_back(to_document(run, vm));
+            }
+        }
+    }
+    nlohmann::json document = nlohmann::json::object();
+    document["rehearsals"] = std::move(rehearsals);
+    co_return make_json_reply(document);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetHistory route, const ApiRequest& /*request*/) {
+    nlohmann::json entries = nlohmann::json::array();
+    for (const HistoryView& entry : runs_.history().find(route.filter)) {
+        entries.push_back(to_json(entry));
+    }
+    nlohmann::json document = nlohmann::json::object();
+    document["history"] = std::move(entries);
+    co_return make_json_reply(document);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetMetrics /*route*/, const ApiRequest& /*request*/) {
+    MetricsNow now;
+    now.releases = co_await shelf_.list();
+    now.vms = registry_.list();
+    now.runs_in_progress = runs_.running();
+    now.holds = runs_.holds().size();
+    now.connections = connections_;
+    ApiReply reply;
+    reply.content_type = Metrics::content_type();
+    reply.body = metrics_.format(now);
     co_return reply;
 }
 
@@ -258,6 +395,12 @@ awaitable<ApiReply> ApiHandlers::answer(AbortRun route, const ApiRequest& reques
         co_return make_reply(run_not_found(route.id));
     }
     const auto aborted = runs_.abort(route.id, request.uid);
+    HistoryView entry = make_entry(HistoryAction::run_aborted, request);
+    entry.run = route.id;
+    entry.message = "abort of run " + route.id;
+    const auto* refused = std::get_if<Problem>(&aborted);
+    entry.code = refused != nullptr ? refused->code : std::string();
+    co_await runs_.record(std::move(entry));
     if (const auto* problem = std::get_if<Problem>(&aborted)) {
         co_return make_reply(*problem);
     }
@@ -276,7 +419,13 @@ awaitable<ApiReply> ApiHandlers::answer(HoldVm route, const ApiRequest& request)
     HoldView hold = std::move(*parsed);
     hold.vm = std::move(route.vm);
     hold.by_uid = static_cast<std::int64_t>(request.uid);
+    HistoryView entry = make_entry(HistoryAction::hold_set, request);
+    entry.vm = hold.vm;
+    entry.message = "hold of VM " + hold.vm + ": " + hold.reason;
     auto held = co_await runs_.hold(std::move(hold));
+    const auto* refused = std::get_if<Problem>(&held);
+    entry.code = refused != nullptr ? refused->code : std::string();
+    co_await runs_.record(std::move(entry));
     if (const auto* problem = std::get_if<Problem>(&held)) {
         co_return make_reply(*problem);
     }
@@ -284,7 +433,13 @@ awaitable<ApiReply> ApiHandlers::answer(HoldVm route, const ApiRequest& request)
 }
 
 awaitable<ApiReply> ApiHandlers::answer(UnholdVm route, const ApiRequest& request) {
+    HistoryView entry = make_entry(HistoryAction::hold_removed, request);
+    entry.vm = route.vm;
+    entry.message = "end of the hold of VM " + route.vm;
     auto taken_off = co_await runs_.unhold(std::move(route.vm), request.uid);
+    const auto* refused = std::get_if<Problem>(&taken_off);
+    entry.code = refused != nullptr ? refused->code : std::string();
+    co_await runs_.record(std::move(entry));
     if (const auto* problem = std::get_if<Problem>(&taken_off)) {
         co_return make_reply(*problem);
     }

@@ -5,7 +5,9 @@
 #pragma once
 
 #include "common/async.hpp"
+#include "daemon/authorization.hpp"
 #include "daemon/event_hub.hpp"
+#include "daemon/metrics.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/routes.hpp"
 #include "daemon/upgrade_runs.hpp"
@@ -16,6 +18,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace qhup::daemon {
 
@@ -24,8 +27,10 @@ struct ApiRequest {
     std::string method;
     std::string target;
     std::string body;
-    std::uint32_t uid = 0;     ///< who asks
-    std::string last_event_id; ///< header; "" if there is none
+    std::uint32_t uid = 0;       ///< who asks
+    std::int64_t pid = 0;        ///< his process when he connected
+    std::string last_event_id;   ///< header; "" if there is none
+    std::string idempotency_key; ///< header; "" if there is none
 };
 
 /// What a stream says next.
@@ -48,11 +53,28 @@ ApiReply make_reply(const Problem& problem);
 /// Thread: the daemon's home strand.
 class ApiHandlers {
 public:
-    ApiHandlers(VmRegistry& registry, ReleaseShelf& shelf, UpgradeRuns& runs, EventHub& events)
-        : registry_(registry), shelf_(shelf), runs_(runs), events_(events) {}
+    ApiHandlers(
+        VmRegistry& registry,
+        ReleaseShelf& shelf,
+        UpgradeRuns& runs,
+        EventHub& events,
+        Metrics& metrics
+    )
+        : registry_(registry), shelf_(shelf), runs_(runs), events_(events), metrics_(metrics) {}
 
     /// Answers one request. Never fails: problems are answers.
     [[nodiscard]] awaitable<ApiReply> handle(ApiRequest request);
+
+    /// Why somebody with this access does not get an answer; none: he does. Looks at what is known
+    /// before the body is read.
+    static std::optional<Problem>
+    refuse(std::string_view method, std::string_view target, Access access);
+
+    /// A request was answered, or refused, while so many clients were connected.
+    void on_answer(int status, std::size_t connections) {
+        connections_ = connections;
+        metrics_.on_answer(status);
+    }
 
     /// From now on /v1/version says that the daemon is stopping.
     void request_stop() { is_stopping_ = true; }
@@ -68,6 +90,11 @@ private:
     [[nodiscard]] awaitable<ApiReply> answer(GetRuns route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetRun route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetRunEvents route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetUpgrades route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetUpgrade route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetRehearsals route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetHistory route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetMetrics route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetEvents route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(AbortRun route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(HoldVm route, const ApiRequest& request);
@@ -89,6 +116,8 @@ private:
     ReleaseShelf& shelf_;
     UpgradeRuns& runs_;
     EventHub& events_;
+    Metrics& metrics_;
+    std::size_t connections_ = 0;
     bool is_stopping_ = false;
 };
 

@@ -6,6 +6,7 @@
 #include "common/version.hpp"
 #include "daemon/problems.hpp"
 
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/basic_stream.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -45,6 +46,7 @@ constexpr std::uint64_t kMaxBodyBytes = 2U
 constexpr std::size_t kMaxBufferBytes = 64U * 1024U;
 constexpr int kMaxRequestsOfConnection = 1000;
 constexpr std::chrono::seconds kWriteTime{10};
+constexpr std::chrono::seconds kDrainTime{1};
 constexpr std::chrono::seconds kStreamWriteTime{60}; // a slow follower only costs a connection
 
 /// What the kernel says about the peer. Nothing if it says nothing.
@@ -134,6 +136,54 @@ awaitable<error_code> send(Stream& stream, const ApiReply& reply, bool keeps_ali
     co_return error;
 }
 
+/// Cancels what the stream reads when the time is over. Beast's own timeout closes the stream, and
+/// then nobody could be told why.
+class ReadLimit {
+public:
+    ReadLimit(const Strand& home, Stream& stream, std::chrono::milliseconds time)
+        : state_(std::make_shared<State>(home, stream)) {
+        state_->timer.expires_after(time);
+        state_->timer.async_wait([state = state_](const error_code& error) {
+            if (!error && state->stream != nullptr) {
+                state->is_over = true;
+                state->stream->cancel();
+            }
+        });
+    }
+    ~ReadLimit() {
+        state_->stream = nullptr;
+        state_->timer.cancel();
+    }
+    ReadLimit(const ReadLimit&) = delete;
+    ReadLimit& operator=(const ReadLimit&) = delete;
+
+    bool is_over() const noexcept { return state_->is_over; }
+
+private:
+    struct State {
+        State(const Strand& home, Stream& reads) : timer(home), stream(&reads) {}
+        asio::steady_timer timer;
+        Stream* stream; ///< nullptr: it may be gone
+        bool is_over = false;
+    };
+    std::shared_ptr<State> state_;
+};
+
+/// Takes for a moment what a client still sends whose request was refused before it was there: to
+/// close at once would break his sending, and he would not read why.
+awaitable<void> drain(Stream& stream) {
+    error_code ignored;
+    stream.socket().shutdown(Protocol::socket::shutdown_send, ignored);
+    stream.expires_after(kDrainTime);
+    std::array<char, 16U * 1024U> bytes{};
+    bool is_over = false;
+    for (std::uint64_t got = 0; !is_over && got <= kMaxBodyBytes;) {
+        const auto [error, size] = co_await stream.async_read_some(asio::buffer(bytes), use_result);
+        got += size;
+        is_over = static_cast<bool>(error);
+    }
+}
+
 /// A stream, each part a chunk, until it has ended or the client is gone.
 awaitable<void> send_stream(Stream& stream, ApiReply reply) {
     http::response<http::empty_body> head;
@@ -166,9 +216,17 @@ awaitable<void> send_stream(Stream& stream, ApiReply reply) {
 
 /// What to say when reading the request failed; nothing if the client just went away.
 std::optional<Problem> problem_of(const error_code& error) {
-    if (error == http::error::header_limit || error == http::error::body_limit ||
-        error == http::error::buffer_overflow) {
-        return make_problem(ProblemCode::too_large, "The request has too many bytes.");
+    if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+        return make_problem(
+            ProblemCode::headers_too_large,
+            "The header of the request has more than " + std::to_string(kMaxHeaderBytes) + " bytes."
+        );
+    }
+    if (error == http::error::body_limit) {
+        return make_problem(
+            ProblemCode::too_large,
+            "The body of the request has more than " + std::to_string(kMaxBodyBytes) + " bytes."
+        );
     }
     if (error == beast::error::timeout) {
         return make_problem(
@@ -184,19 +242,21 @@ std::optional<Problem> problem_of(const error_code& error) {
 }
 
 Problem not_permitted(const Peer& peer, const Config& config) {
-    const std::string group =
-        config.api.group.empty() ? "" : " or a member of the group '" + config.api.group + "'";
+    std::string groups;
+    for (const std::string& group : {config.api.group, config.api.read_group}) {
+        groups += group.empty() ? "" : " or a member of the group '" + group + "'";
+    }
     return make_problem(
         ProblemCode::not_permitted,
         "The user with uid " + std::to_string(peer.uid) + " may not use qhupd.",
-        "Run this as root" + group + "."
+        "Run this as root" + groups + "."
     );
 }
 
 } // namespace
 
 ApiServer::ApiServer(Strand home, TaskGroup& tasks, ApiHandlers& handlers, const Config& config)
-    : home_(home), tasks_(tasks), handlers_(handlers), config_(config), acceptor_(home) {}
+    : home_(home), tasks_(tasks), handlers_(handlers), config_(config) {}
 
 Result<void> check_group(const std::string& name) {
     const auto group = find_group(name);
@@ -204,77 +264,146 @@ Result<void> check_group(const std::string& name) {
 }
 
 Result<void> ApiServer::listen(std::map<std::string, UniqueFd> given) {
-    const std::string& path = config_.api.socket;
     rule_.daemon_uid = ::geteuid();
     const auto group = find_group(config_.api.group);
     if (group.has_error()) {
         return group.error();
     }
     rule_.admin_group = *group;
-    if (const auto found = given.find(path); found != given.end()) {
-        error_code assigned;
-        acceptor_.assign(Protocol(), found->second.get(), assigned);
-        if (assigned) {
-            return make_failure(Errc::system_error, "listening on " + path, assigned.message());
-        }
-        (void)found->second.release();
-        is_given_ = true;
-        return {};
+    const auto read_group = find_group(config_.api.read_group);
+    const std::string read_path = read_socket_of(config_.api);
+    if (read_group.has_error()) {
+        // why: it must not keep the daemon away from its VMs, and nobody gets more by it.
+        const bool is_named = config_.origins.count("api.read_group") != 0;
+        log().log(
+            is_named ? spdlog::level::warn : spdlog::level::info,
+            "there is no group '{}', so only those who may act may read on {}",
+            config_.api.read_group,
+            read_path
+        );
     }
+    rule_.read_group = read_group.has_value() ? *read_group : rule_.admin_group;
+    auto opened = open_door(config_.api.socket, Access::act, rule_.admin_group, given);
+    if (opened.has_value()) {
+        opened = open_door(read_path, Access::read, rule_.read_group, given);
+    }
+    return opened;
+}
+
+Result<void> ApiServer::open_door(
+    const std::string& path,
+    Access most,
+    std::optional<gid_t> group,
+    std::map<std::string, UniqueFd>& given
+) {
+    const auto found = given.find(path);
+    if (found == given.end()) {
+        return make_door(path, most, group);
+    }
+    auto door = std::make_unique<Door>(Door{Protocol::acceptor(home_), "", most});
+    error_code error;
+    door->acceptor.assign(Protocol(), found->second.get(), error);
+    if (error) {
+        return make_failure(Errc::system_error, "listening on " + path, error.message());
+    }
+    (void)found->second.release();
+    doors_.push_back(std::move(door));
+    return {};
+}
+
+/// Makes the socket.
+Result<void>
+ApiServer::make_door(const std::string& path, Access most, std::optional<gid_t> group) {
     if (const auto cleared = clear_old_socket(path); cleared.has_error()) {
         return cleared.error();
     }
+    auto door = std::make_unique<Door>(Door{Protocol::acceptor(home_), path, most});
     error_code error;
-    acceptor_.open(Protocol(), error);
+    door->acceptor.open(Protocol(), error);
     // why: nobody may connect between bind() and chmod().
     const mode_t before = ::umask(0177);
     if (!error) {
-        acceptor_.bind(Protocol::endpoint(path), error);
+        door->acceptor.bind(Protocol::endpoint(path), error);
     }
     ::umask(before);
     if (!error) {
-        acceptor_.listen(Protocol::socket::max_listen_connections, error);
+        door->acceptor.listen(Protocol::socket::max_listen_connections, error);
     }
     if (error) {
         return make_failure(Errc::system_error, "listening on " + path, error.message());
     }
-    const bool is_set =
-        (!rule_.admin_group || ::chown(path.c_str(), uid_t(-1), *rule_.admin_group) == 0) &&
-        ::chmod(path.c_str(), static_cast<mode_t>(config_.api.mode)) == 0;
+    const auto mode = most == Access::act ? static_cast<mode_t>(config_.api.mode) : mode_t{0660};
+    const bool is_set = (!group || ::chown(path.c_str(), uid_t(-1), *group) == 0) &&
+                        ::chmod(path.c_str(), mode) == 0;
     if (!is_set) {
         return make_system_failure(errno, "giving " + path + " its group and mode");
     }
+    doors_.push_back(std::move(door));
     return {};
 }
 
-void ApiServer::request_stop() {
-    error_code error;
-    acceptor_.close(error);
-    if (!is_given_) {
-        ::unlink(config_.api.socket.c_str());
+void ApiServer::start() {
+    for (const auto& door : doors_) {
+        tasks_.spawn("accept", run_accept(*door));
     }
 }
 
-awaitable<void> ApiServer::run_accept() {
+void ApiServer::request_stop() {
+    for (const auto& door : doors_) {
+        error_code error;
+        door->acceptor.close(error);
+        if (!door->path.empty()) {
+            ::unlink(door->path.c_str());
+        }
+    }
+}
+
+/// One user can have three quarters of the connections, so that others have room. Not so root, who
+/// could have them all anyway.
+bool ApiServer::has_room_for(std::uint32_t uid) const {
+    const auto mine = connections_of_.find(uid);
+    const std::size_t count = mine == connections_of_.end() ? 0 : mine->second;
+    const std::size_t most = config_.api.max_connections;
+    return connections_ < most && (uid == 0 || count < most * 3 / 4);
+}
+
+awaitable<void> ApiServer::run_accept(Door& door) {
     for (bool is_stopped = false; !is_stopped;) {
-        auto [error, socket] = co_await acceptor_.async_accept(use_result);
-        if (error && acceptor_.is_open()) {
+        auto [error, socket] = co_await door.acceptor.async_accept(use_result);
+        if (error && door.acceptor.is_open()) {
             log().warn("a connection could not be accepted: {}", error.message());
             // why: out of descriptors; a moment later there may be some again.
             ignore(co_await sleep_until(Deadline::in(std::chrono::milliseconds(100))), "a pause");
         }
         const bool is_cancelled = co_await was_cancelled();
-        is_stopped = is_cancelled || !acceptor_.is_open();
-        if (!error && !is_stopped && connections_ < config_.api.max_connections) {
-            ++connections_;
-            tasks_.spawn("connection", run_connection(std::move(socket)));
+        is_stopped = is_cancelled || !door.acceptor.is_open();
+        if (!error && !is_stopped) {
+            tasks_.spawn("connection", run_connection(std::move(socket), door.most));
         }
     }
 }
 
-awaitable<void> ApiServer::run_connection(Socket socket) {
+awaitable<void> ApiServer::refuse_connection(Socket socket) {
+    Stream stream(std::move(socket));
+    const ApiReply refusal = make_reply(
+        make_problem(ProblemCode::too_many_requests, "There are too many connections to qhupd.")
+    );
+    handlers_.on_answer(refusal.status, connections_);
+    (void)co_await send(stream, refusal, false);
+    error_code ignored;
+    stream.socket().shutdown(Protocol::socket::shutdown_both, ignored);
+}
+
+awaitable<void> ApiServer::run_connection(Socket socket, Access most) {
     const auto peer = peer_of(socket.native_handle());
-    const bool is_permitted = peer && may_act(*peer, rule_);
+    const Access access = peer ? access_of(*peer, rule_, most) : Access::none;
+    const std::uint32_t uid = peer ? peer->uid : 0;
+    if (!peer || !has_room_for(uid)) {
+        co_await refuse_connection(std::move(socket));
+        co_return;
+    }
+    ++connections_;
+    ++connections_of_[uid];
     Stream stream(std::move(socket));
     beast::flat_buffer buffer(kMaxBufferBytes);
     bool goes_on = peer.has_value();
@@ -282,14 +411,21 @@ awaitable<void> ApiServer::run_connection(Socket socket) {
         Parser parser;
         parser.header_limit(kMaxHeaderBytes);
         parser.body_limit(kMaxBodyBytes);
-        stream.expires_after(config_.deadlines.request);
+        stream.expires_never();
+        const ReadLimit limit(home_, stream, config_.deadlines.request);
         auto [error, size] = co_await http::async_read_header(stream, buffer, parser, use_result);
         (void)size;
-        if (!error && !is_permitted) {
+        const auto& head = parser.get();
+        auto refused = error ? std::optional<Problem>()
+                             : ApiHandlers::refuse(head.method_string(), head.target(), access);
+        if (refused) {
             // why: the body of a stranger is never parsed.
-            log().warn("uid {} (pid {}) may not use the API", peer->uid, peer->pid);
-            const ApiReply refusal = make_reply(not_permitted(*peer, config_));
+            log().info("uid {} (pid {}): {}", peer->uid, peer->pid, refused->detail);
+            const ApiReply refusal =
+                make_reply(access == Access::none ? not_permitted(*peer, config_) : *refused);
+            handlers_.on_answer(refusal.status, connections_);
             (void)co_await send(stream, refusal, false);
+            co_await drain(stream);
             break;
         }
         if (!error) {
@@ -299,10 +435,13 @@ awaitable<void> ApiServer::run_connection(Socket socket) {
             error = body_error;
         }
         if (error) {
-            const auto problem = problem_of(error);
+            const auto problem =
+                problem_of(limit.is_over() ? error_code(beast::error::timeout) : error);
             if (problem) {
                 const ApiReply reply = make_reply(*problem);
+                handlers_.on_answer(reply.status, connections_);
                 (void)co_await send(stream, reply, false);
+                co_await drain(stream);
             }
             break;
         }
@@ -313,8 +452,11 @@ awaitable<void> ApiServer::run_connection(Socket socket) {
         request.target = std::string(message.target());
         request.body = std::move(message.body());
         request.uid = peer->uid;
+        request.pid = peer->pid;
+        request.idempotency_key = std::string(message["Idempotency-Key"]);
         request.last_event_id = std::string(message["Last-Event-ID"]);
         ApiReply reply = co_await handlers_.handle(std::move(request));
+        handlers_.on_answer(reply.status, connections_);
         if (reply.stream) {
             co_await send_stream(stream, std::move(reply));
             break;
@@ -327,6 +469,10 @@ awaitable<void> ApiServer::run_connection(Socket socket) {
     error_code ignored;
     stream.socket().shutdown(Protocol::socket::shutdown_both, ignored);
     --connections_;
+    const auto mine = connections_of_.find(uid);
+    if (--mine->second == 0) {
+        connections_of_.erase(mine);
+    }
 }
 
 } // namespace qhup::daemon

@@ -302,6 +302,7 @@ json to_json(const ReleaseView& value) {
         {"path", value.path},
         {"sha256", value.sha256},
         {"description", value.description},
+        {"build_id", value.build_id},
         {"usable", value.usable},
         {"reason", value.reason},
     };
@@ -527,6 +528,7 @@ ReleaseView release_from_json(const json& value) {
         .path = text(value, "path"),
         .sha256 = text(value, "sha256"),
         .description = text(value, "description"),
+        .build_id = text(value, "build_id"),
         .usable = flag(value, "usable"),
         .reason = text(value, "reason"),
     };

@@ -69,6 +69,7 @@ struct ReleaseView {
     std::string path;        ///< of the binary
     std::string sha256;      ///< hex; "" if the drop-in pins none
     std::string description; ///< for people; "" if none
+    std::string build_id;    ///< of the binary; "" if it cannot be used
     bool usable = false;     ///< the binary is there and may be used
     std::string reason;      ///< why it is not usable; else ""
 };

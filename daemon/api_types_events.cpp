@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/api_types_events.hpp"
 
+#include "daemon/api_types_read.hpp"
+
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -10,23 +12,9 @@ namespace {
 
 using nlohmann::json;
 
-/// The member, or a null value: never throws.
-const json& member(const json& object, const char* key) {
-    static const json null;
-    const auto found = object.is_object() ? object.find(key) : object.end();
-    return !object.is_object() || found == object.end() ? null : *found;
-}
-
-std::string text(const json& object, const char* key) {
-    const json& value = member(object, key);
-    return value.is_string() ? value.get_ref<const std::string&>() : std::string();
-}
-
-template <class T>
-T integer(const json& object, const char* key) {
-    const json& value = member(object, key);
-    return value.is_number_integer() ? value.get<T>() : T{};
-}
+using read::integer;
+using read::member;
+using read::text;
 
 json to_json(const RunSummaryView& value) {
     json document = to_json(value.run);
@@ -186,20 +174,20 @@ EventView event_from_json(const json& value) {
     event.vm = text(value, "vm");
     event.message = text(value, "message");
     event.level = text(value, "level");
-    const auto read = [&value](const char* key, auto from_json, auto& into) {
+    const auto read_part = [&value](const char* key, auto from_json, auto& into) {
         if (const json& part = member(value, key); part.is_object()) {
             into = from_json(part);
         }
     };
-    read("vm_state", vm_from_json, event.vm_state);
-    read("run_summary", summary_from_json, event.of_run);
+    read_part("vm_state", vm_from_json, event.vm_state);
+    read_part("run_summary", summary_from_json, event.of_run);
     if (const json& stage = member(value, "stage"); stage.is_object()) {
         event.stage = run_from_json({{"stage", stage}}).stage;
     }
-    read("upgrade", run_vm_from_json, event.upgrade);
-    read("hold", hold_from_json, event.hold);
-    read("missed", missed_from_json, event.missed);
-    read("version", version_from_json, event.version);
+    read_part("upgrade", run_vm_from_json, event.upgrade);
+    read_part("hold", hold_from_json, event.hold);
+    read_part("missed", missed_from_json, event.missed);
+    read_part("version", version_from_json, event.version);
     return event;
 }
 

@@ -5,16 +5,23 @@
 
 namespace qhup::daemon {
 
-bool may_act(const Peer& peer, const AccessRule& rule) noexcept {
-    if (peer.uid == 0 || peer.uid == rule.daemon_uid) {
-        return true;
-    }
-    if (!rule.admin_group) {
-        return false;
-    }
-    return peer.gid == *rule.admin_group ||
-           std::find(peer.groups.begin(), peer.groups.end(), *rule.admin_group) !=
-               peer.groups.end();
+namespace {
+
+bool is_member(const Peer& peer, const std::optional<std::uint32_t>& group) noexcept {
+    return group &&
+           (peer.gid == *group ||
+            std::find(peer.groups.begin(), peer.groups.end(), *group) != peer.groups.end());
+}
+
+} // namespace
+
+Access access_of(const Peer& peer, const AccessRule& rule, Access most) noexcept {
+    const bool may_act =
+        peer.uid == 0 || peer.uid == rule.daemon_uid || is_member(peer, rule.admin_group);
+    const Access access = may_act                            ? Access::act
+                          : is_member(peer, rule.read_group) ? Access::read
+                                                             : Access::none;
+    return std::min(access, most);
 }
 
 } // namespace qhup::daemon

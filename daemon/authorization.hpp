@@ -18,14 +18,25 @@ struct Peer {
     std::vector<std::uint32_t> groups; ///< its supplementary groups
 };
 
-/// Who may act.
-struct AccessRule {
-    std::uint32_t daemon_uid = 0;             ///< the daemon's own user may
-    std::optional<std::uint32_t> admin_group; ///< members may; none if not configured or unknown
+/// What somebody may do.
+enum class Access : std::uint8_t {
+    none,
+    read, ///< look, and change nothing
+    act,  ///< everything
 };
 
-/// True for root, the daemon's own user and members of the group. There is one level: who may
-/// connect may act.
-bool may_act(const Peer& peer, const AccessRule& rule) noexcept;
+/// Who may do what.
+struct AccessRule {
+    std::uint32_t daemon_uid = 0; ///< the daemon's own user may act
+    std::optional<std::uint32_t>
+        admin_group; ///< members may act; none if not configured or unknown
+    std::optional<std::uint32_t>
+        read_group; ///< members may read; none if not configured or unknown
+};
+
+/// Root, the daemon's own user and members of the admin group may act, members of the read group
+/// may read, nobody else may anything.
+/// @param most  what the socket allows, whoever comes to it
+Access access_of(const Peer& peer, const AccessRule& rule, Access most) noexcept;
 
 } // namespace qhup::daemon

@@ -86,6 +86,18 @@ Setter set_path(std::string& target) {
     return {take, [&target] { return quoted(target); }};
 }
 
+/// "" is allowed: what is meant then follows from other keys.
+Setter set_path_or_none(std::string& target) {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
+        if (node.is_string() && node.value<std::string>()->empty()) {
+            target.clear();
+            return std::nullopt;
+        }
+        return set_path(target).take(node);
+    };
+    return {take, [&target] { return quoted(target); }};
+}
+
 Setter set_text(std::string& target) {
     const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
         if (!node.is_string()) {
@@ -487,7 +499,9 @@ std::vector<Key> keys_of(Config& config, Reading& reading) {
         {{"socket", set_path(api.socket)},
          {"group", set_text(api.group)},
          {"mode", set_mode(api.mode)},
-         {"max_connections", set_number(api.max_connections, 1, 4096)},
+         {"read_socket", set_path_or_none(api.read_socket)},
+         {"read_group", set_text(api.read_group)},
+         {"max_connections", set_number(api.max_connections, 4, 4096)},
          {"event_ring", set_number(api.event_ring, 16, 1'000'000)}},
         reading
     ));
@@ -605,8 +619,21 @@ Reloaded merge_reloaded(const Config& running, Config wanted) {
     keep("api.socket", config.api.socket, was.api.socket);
     keep("api.group", config.api.group, was.api.group);
     keep("api.mode", config.api.mode, was.api.mode);
+    keep("api.read_socket", config.api.read_socket, was.api.read_socket);
+    keep("api.read_group", config.api.read_group, was.api.read_group);
     keep("api.event_ring", config.api.event_ring, was.api.event_ring);
     return result;
+}
+
+std::string read_socket_of(const Config::Api& api) {
+    if (!api.read_socket.empty()) {
+        return api.read_socket;
+    }
+    const auto name = api.socket.rfind('/') + 1; // 0 if there is none
+    const auto dot = api.socket.rfind('.');
+    const bool has_ending = dot != std::string::npos && dot > name;
+    return api.socket.substr(0, has_ending ? dot : std::string::npos) + "-ro" +
+           (has_ending ? api.socket.substr(dot) : std::string());
 }
 
 std::uint32_t pause_slots_for(const Config& config, std::size_t cores) noexcept {

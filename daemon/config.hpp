@@ -43,11 +43,14 @@ struct Config {
 
     /// [api]: the socket that qhupd-ctl talks to.
     struct Api {
-        std::string socket = "/run/qhupd/qhupd.sock"; ///< its path
+        std::string socket = "/run/qhupd/qhupd.sock"; ///< where clients may act; its path
+        /// Where they may only read; "": beside it, with "-ro" in its name.
+        std::string read_socket;
+        std::string read_group = "qhup";  ///< members may read; "": nobody else
         std::string group = "qhup-admin"; ///< members may act; "": only root and the daemon's user
         std::uint32_t mode = 0660;        ///< of the socket, octal text in the file
-        std::uint32_t max_connections = 64; ///< more are closed at once; 1 to 4096
-        std::uint32_t event_ring = 10'000;  ///< events that are remembered; 16 to 1,000,000
+        std::uint32_t max_connections = 512; ///< more are refused; 4 to 4096
+        std::uint32_t event_ring = 10'000;   ///< events that are remembered; 16 to 1,000,000
     } api;
 
     /// [leases]: how long a source waits for us before it rolls back by itself.
@@ -109,6 +112,9 @@ struct Reloaded {
     std::vector<std::string> kept; ///< the keys for which that holds: they need a restart
 };
 Reloaded merge_reloaded(const Config& running, Config wanted);
+
+/// The path of the socket that may only read.
+std::string read_socket_of(const Config::Api& api);
 
 /// The number of guests that may be paused at once on a host with so many cores.
 std::uint32_t pause_slots_for(const Config& config, std::size_t cores) noexcept;

@@ -12,6 +12,7 @@
 #include "daemon/journald_sink.hpp"
 #include "daemon/listen_fds.hpp"
 #include "daemon/log_events.hpp"
+#include "daemon/metrics.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/systemd_notify.hpp"
 #include "daemon/upgrade_runs.hpp"
@@ -103,7 +104,7 @@ public:
           runs_(
               context_, home_, disk_, work_, registry_, shelf_, events_, config_, std::move(fault)
           ),
-          handlers_(registry_, shelf_, runs_, events_),
+          handlers_(registry_, shelf_, runs_, events_, metrics_),
           server_(home_, service_, handlers_, config_),
           signals_(home_, SIGTERM, SIGINT),
           reloads_(home_, SIGHUP),
@@ -141,12 +142,13 @@ private:
             co_return;
         }
         co_await events_.open();
+        events_.set_observer([this](const EventView& event) { metrics_.on_event(event); });
         registry_.set_on_change([this](EventType type, const VmView& vm) {
             events_.publish(make_vm_event(type, vm));
         });
         co_await runs_.start_recovery();
         tell(EventType::daemon_ready, "qhupd " + std::string(kVersion) + " serves");
-        service_.spawn("accept", server_.run_accept());
+        server_.start();
         service_.spawn("rescans", registry_.run_rescans());
         service_.spawn("status", run_status());
         service_.spawn("watchdog", run_watchdog());
@@ -282,6 +284,7 @@ private:
     TaskGroup work_;    // upgrades and probes: joined first
     TaskGroup service_; // connections and periodic work
     TaskGroup main_;    // run_main alone
+    Metrics metrics_;
     EventHub events_;
     VmRegistry registry_;
     ReleaseShelf shelf_;

@@ -92,6 +92,9 @@ void EventHub::publish(EventView event) {
     event.id = log_.next_id();
     event.time_unix_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
     log_.add({.type = event.type, .run = event.run, .vm = event.vm, .text = format_sse(event)});
+    if (observer_) {
+        observer_(event);
+    }
     for (const auto& follower : std::exchange(waiting_, {})) {
         follower->notify();
     }

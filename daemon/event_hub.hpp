@@ -10,6 +10,7 @@
 #include "daemon/event_log.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +37,11 @@ public:
     /// Tells an event; its id and time are filled in.
     void publish(EventView event);
 
+    /// Called with each event, before anybody else gets it. It must not tell events.
+    void set_observer(std::function<void(const EventView&)> observer) {
+        observer_ = std::move(observer);
+    }
+
     /// Id of the last event that was told.
     std::uint64_t last_id() const noexcept { return log_.next_id() - 1; }
 
@@ -49,6 +55,7 @@ public:
 private:
     [[nodiscard]] awaitable<void> reserve();
 
+    std::function<void(const EventView&)> observer_;
     Strand home_;
     asio::thread_pool& disk_;
     TaskGroup& tasks_;

@@ -90,7 +90,7 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
             return {};
         }
         db.emplace(std::move(*opened));
-        return {db->take_runs(), db->take_holds()};
+        return {db->take_runs(), db->take_holds(), db->take_history()};
     }
 
     void add(Order order) {

@@ -20,6 +20,7 @@ namespace qhup::daemon {
 struct JournalContents {
     std::vector<RunView> runs;   ///< oldest first
     std::vector<HoldView> holds; ///< also those that have expired
+    std::vector<HistoryView> history;
 };
 
 class Journal {

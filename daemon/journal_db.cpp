@@ -33,6 +33,8 @@ constexpr std::array kMigrations{
     " checksum INTEGER NOT NULL, PRIMARY KEY (run, number)) STRICT, WITHOUT ROWID;",
     "CREATE TABLE holds (vm TEXT PRIMARY KEY, record TEXT NOT NULL, checksum INTEGER NOT NULL)"
     " STRICT, WITHOUT ROWID;",
+    "CREATE TABLE history (id INTEGER PRIMARY KEY, record TEXT NOT NULL, checksum INTEGER NOT NULL)"
+    " STRICT;",
 };
 // clang-format on
 
@@ -231,7 +233,8 @@ Result<void> read_rows(sqlite3* db, const char* sql, std::vector<JournalRow>& ro
             .run = statement->text(0),
             .number = {},
             .record = statement->text(2),
-            .hold = statement->text(4)};
+            .hold = statement->text(4),
+            .history = static_cast<std::uint64_t>(statement->number(5))};
         if (statement->number(1) >= 0) {
             row.number = static_cast<std::uint32_t>(statement->number(1));
         }
@@ -246,9 +249,9 @@ Result<void> read_rows(sqlite3* db, const char* sql, std::vector<JournalRow>& ro
 
 Result<std::vector<RunView>> read_runs(sqlite3* db) {
     std::vector<JournalRow> rows;
-    auto read = read_rows(db, "SELECT id, -1, record, checksum, '' FROM runs", rows);
+    auto read = read_rows(db, "SELECT id, -1, record, checksum, '', 0 FROM runs", rows);
     if (read.has_value()) {
-        read = read_rows(db, "SELECT run, number, record, checksum, '' FROM upgrades", rows);
+        read = read_rows(db, "SELECT run, number, record, checksum, '', 0 FROM upgrades", rows);
     }
     if (read.has_error()) {
         return read.error();
@@ -262,7 +265,7 @@ Result<std::vector<RunView>> read_runs(sqlite3* db) {
 
 Result<std::vector<HoldView>> read_holds(sqlite3* db) {
     std::vector<JournalRow> rows;
-    const auto read = read_rows(db, "SELECT '', -1, record, checksum, vm FROM holds", rows);
+    const auto read = read_rows(db, "SELECT '', -1, record, checksum, vm, 0 FROM holds", rows);
     if (read.has_error()) {
         return read.error();
     }
@@ -273,16 +276,35 @@ Result<std::vector<HoldView>> read_holds(sqlite3* db) {
     return holds;
 }
 
+Result<std::vector<HistoryView>> read_history(sqlite3* db) {
+    std::vector<JournalRow> rows;
+    const auto read = read_rows(db, "SELECT '', -1, record, checksum, '', id FROM history", rows);
+    if (read.has_error()) {
+        return read.error();
+    }
+    auto entries = assemble_history(rows);
+    if (entries.has_error()) {
+        return make_failure(JournalErrc::damaged, entries.error().message);
+    }
+    return entries;
+}
+
 Result<void> put_row(sqlite3* db, const JournalRow& row) {
     const bool is_hold = !row.hold.empty();
-    const char* sql = is_hold      ? "INSERT OR REPLACE INTO holds VALUES (?1, ?2, ?3)"
+    const bool is_history = row.history != 0;
+    const char* sql = is_history   ? "INSERT OR REPLACE INTO history VALUES (?1, ?2, ?3)"
+                      : is_hold    ? "INSERT OR REPLACE INTO holds VALUES (?1, ?2, ?3)"
                       : row.number ? "INSERT OR REPLACE INTO upgrades VALUES (?1, ?2, ?3, ?4)"
                                    : "INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3)";
     auto statement = Statement::make(db, sql);
     if (statement.has_error()) {
         return statement.error();
     }
-    statement->bind(is_hold ? row.hold : row.run);
+    if (is_history) {
+        statement->bind(static_cast<std::int64_t>(row.history));
+    } else {
+        statement->bind(is_hold ? row.hold : row.run);
+    }
     if (row.number) {
         statement->bind(std::int64_t{*row.number});
     }
@@ -299,12 +321,22 @@ Result<void> remove_rows(sqlite3* db, const char* sql, const std::string& key) {
     return stepped.has_error() ? Result<void>(stepped.error()) : Result<void>();
 }
 
+Result<void> remove_history(sqlite3* db, std::uint64_t last) {
+    auto statement = Statement::make(db, "DELETE FROM history WHERE id <= ?1");
+    if (statement.has_error()) {
+        return statement.error();
+    }
+    const auto stepped = statement->bind(static_cast<std::int64_t>(last)).step();
+    return stepped.has_error() ? Result<void>(stepped.error()) : Result<void>();
+}
+
 Result<void> write_change(sqlite3* db, const JournalChange& change) {
     const JournalRow& row = change.row;
     switch (change.kind) {
     case JournalChange::Kind::put: return put_row(db, row);
     case JournalChange::Kind::forget_hold:
         return remove_rows(db, "DELETE FROM holds WHERE vm = ?1", row.hold);
+    case JournalChange::Kind::forget_history: return remove_history(db, row.history);
     case JournalChange::Kind::forget_run: break;
     }
     const auto removed = remove_rows(db, "DELETE FROM upgrades WHERE run = ?1", row.run);
@@ -384,8 +416,12 @@ Result<JournalDb> JournalDb::open(const std::string& path) {
     if (holds.has_error()) {
         return with_context(holds.error(), "opening the journal " + path);
     }
+    auto history = read_history(opened);
+    if (history.has_error()) {
+        return with_context(history.error(), "opening the journal " + path);
+    }
     sqlite3_db_config(opened, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, nullptr);
-    return JournalDb(std::move(db), std::move(*runs), std::move(*holds));
+    return JournalDb(std::move(db), std::move(*runs), std::move(*holds), std::move(*history));
 }
 
 Result<void> JournalDb::write(const std::vector<JournalChange>& changes) {

@@ -41,6 +41,7 @@ public:
     /// What was in the file when it was opened. The second call gives nothing.
     std::vector<RunView> take_runs() { return std::move(runs_); }
     std::vector<HoldView> take_holds() { return std::move(holds_); }
+    std::vector<HistoryView> take_history() { return std::move(history_); }
 
     /// Makes all changes or none.
     ///
@@ -55,12 +56,21 @@ private:
     };
     using Handle = std::unique_ptr<sqlite3, Close>;
 
-    JournalDb(Handle db, std::vector<RunView> runs, std::vector<HoldView> holds)
-        : db_(std::move(db)), runs_(std::move(runs)), holds_(std::move(holds)) {}
+    JournalDb(
+        Handle db,
+        std::vector<RunView> runs,
+        std::vector<HoldView> holds,
+        std::vector<HistoryView> history
+    )
+        : db_(std::move(db)),
+          runs_(std::move(runs)),
+          holds_(std::move(holds)),
+          history_(std::move(history)) {}
 
     Handle db_;
     std::vector<RunView> runs_;
     std::vector<HoldView> holds_;
+    std::vector<HistoryView> history_;
 };
 
 /// Renames the file, with what SQLite keeps beside it, to "<path>.broken-<unix_ms>".

@@ -20,7 +20,8 @@ constexpr const char* kVmCount = "vm_count";
 
 Failure damaged(const JournalRow& row, std::string_view what) {
     const std::string name =
-        row.hold.empty()
+        row.history != 0 ? "entry " + std::to_string(row.history) + " of the history"
+        : row.hold.empty()
             ? row.run + (row.number ? "." + std::to_string(*row.number) : std::string())
             : "the hold of " + row.hold;
     return make_failure(Errc::invalid_argument, "the record of " + name + " " + std::string(what));
@@ -109,6 +110,20 @@ JournalRow make_hold_row(const HoldView& hold) {
         .run = {}, .number = std::nullopt, .record = format_json(to_json(hold)), .hold = hold.vm};
 }
 
+JournalRow make_history_row(const HistoryView& entry) {
+    JournalRow row;
+    row.record = format_json(to_json(entry));
+    row.history = entry.id;
+    return row;
+}
+
+JournalChange forget_history(std::uint64_t last) {
+    JournalChange change;
+    change.kind = JournalChange::Kind::forget_history;
+    change.row.history = last;
+    return change;
+}
+
 JournalChange forget_hold(const std::string& vm) {
     return {
         JournalChange::Kind::forget_hold,
@@ -138,6 +153,9 @@ std::int64_t checksum_of(const JournalRow& row) noexcept {
     sum.add(row.record);
     if (!row.hold.empty()) {
         sum.add(row.hold);
+    }
+    if (row.history != 0) {
+        sum.add(std::to_string(row.history));
     }
     return sum.value();
 }
@@ -184,9 +202,24 @@ Result<std::vector<HoldView>> assemble_holds(const std::vector<JournalRow>& rows
     return holds;
 }
 
+Result<std::vector<HistoryView>> assemble_history(const std::vector<JournalRow>& rows) {
+    std::vector<HistoryView> entries;
+    for (const JournalRow& row : rows) {
+        const auto record = parse_json(row.record);
+        HistoryView entry = record.has_value() ? history_from_json(*record) : HistoryView();
+        if (row.history == 0 || entry.id != row.history || entry.action.empty()) {
+            return damaged(row, "is not that of its id");
+        }
+        entries.push_back(std::move(entry));
+    }
+    return entries;
+}
+
 std::vector<JournalChange> merged(std::vector<JournalChange> changes) {
-    using Key = std::tuple<std::string, std::optional<std::uint32_t>, std::string>;
-    const auto key_of = [](const JournalRow& row) { return Key(row.run, row.number, row.hold); };
+    using Key = std::tuple<std::string, std::optional<std::uint32_t>, std::string, std::uint64_t>;
+    const auto key_of = [](const JournalRow& row) {
+        return Key(row.run, row.number, row.hold, row.history);
+    };
     std::map<Key, std::size_t> newest;
     std::map<std::string, std::size_t> forgotten; // the last forget_run of each run
     for (std::size_t i = 0; i < changes.size(); ++i) {
@@ -201,7 +234,8 @@ std::vector<JournalChange> merged(std::vector<JournalChange> changes) {
     for (std::size_t i = 0; i < changes.size(); ++i) {
         const JournalRow& row = changes[i].row;
         const auto end = forgotten.find(row.run);
-        const bool is_gone = row.hold.empty() && end != forgotten.end() && i < end->second;
+        const bool is_of_run = row.hold.empty() && row.history == 0;
+        const bool is_gone = is_of_run && end != forgotten.end() && i < end->second;
         const bool is_last =
             changes[i].kind == JournalChange::Kind::forget_run || newest[key_of(row)] == i;
         if (!is_gone && is_last) {

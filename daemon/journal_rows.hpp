@@ -6,7 +6,7 @@
 #pragma once
 
 #include "common/result.hpp"
-#include "daemon/api_types.hpp"
+#include "daemon/api_types_history.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -16,12 +16,13 @@
 
 namespace qhup::daemon {
 
-/// One row: a run without its VMs, one upgrade of a run, or a hold.
+/// One row: a run without its VMs, one upgrade of a run, a hold, or an entry of the history.
 struct JournalRow {
     std::string run;                     ///< id of the run
     std::optional<std::uint32_t> number; ///< of the upgrade in its run, from 0; none: the run
     std::string record;                  ///< JSON, as the API shows it; see make_run_row()
     std::string hold = {};               ///< of a hold: its VM; `run` and `number` mean nothing
+    std::uint64_t history = 0;           ///< of an entry of the history: its id; as for a hold
 
     bool operator==(const JournalRow&) const = default;
 };
@@ -29,9 +30,10 @@ struct JournalRow {
 /// What shall become of a row.
 struct JournalChange {
     enum class Kind : std::uint8_t {
-        put,         ///< make or replace this row
-        forget_run,  ///< remove `row.run` with all its upgrades; the rest of `row` means nothing
-        forget_hold, ///< remove the hold of `row.hold`; the rest of `row` means nothing
+        put,            ///< make or replace this row
+        forget_run,     ///< remove `row.run` with all its upgrades; the rest of `row` means nothing
+        forget_history, ///< remove entries of the history up to the id `row.history`
+        forget_hold,    ///< remove the hold of `row.hold`; the rest of `row` means nothing
     };
     Kind kind = Kind::put;
     JournalRow row;
@@ -47,6 +49,12 @@ JournalRow make_upgrade_row(const std::string& run, std::uint32_t number, const 
 
 /// A hold as the API shows it.
 JournalRow make_hold_row(const HoldView& hold);
+
+/// An entry of the history as the API shows it.
+JournalRow make_history_row(const HistoryView& entry);
+
+/// Entries up to this id are removed.
+JournalChange forget_history(std::uint64_t last);
 
 /// The hold of this VM is removed.
 JournalChange forget_hold(const std::string& vm);
@@ -67,6 +75,11 @@ Result<std::vector<RunView>> assemble_runs(const std::vector<JournalRow>& rows);
 ///
 /// Errors: a record that is no JSON, or not that of its key: the journal is damaged
 Result<std::vector<HoldView>> assemble_holds(const std::vector<JournalRow>& rows);
+
+/// The history that the rows tell of.
+///
+/// Errors: a record that is no JSON, or not that of its key: the journal is damaged
+Result<std::vector<HistoryView>> assemble_history(const std::vector<JournalRow>& rows);
 
 /// The same effect with at most one change for each row: what waits for a disk does not grow.
 std::vector<JournalChange> merged(std::vector<JournalChange> changes);

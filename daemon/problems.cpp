@@ -1,45 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/problems.hpp"
 
+#include "common/code_catalog.hpp"
+
 #include <utility>
 
 namespace qhup::daemon {
 namespace {
 
-struct Row {
-    std::string_view word;
-    int status;
-    std::string_view title;
-};
-
-Row row_of(ProblemCode code) noexcept {
+constexpr std::string_view word_of(ProblemCode code) noexcept {
     switch (code) {
-    case ProblemCode::bad_request: return {"bad_request", 400, "The request is not understood"};
-    case ProblemCode::not_permitted: return {"not_permitted", 403, "Not permitted"};
-    case ProblemCode::no_such_path: return {"no_such_path", 404, "No such path"};
-    case ProblemCode::vm_not_found: return {"vm_not_found", 404, "No such VM"};
-    case ProblemCode::release_not_found: return {"release_not_found", 404, "No such release"};
-    case ProblemCode::run_not_found: return {"run_not_found", 404, "No such run"};
-    case ProblemCode::hold_not_found: return {"hold_not_found", 404, "The VM is not held"};
-    case ProblemCode::method_not_allowed:
-        return {"method_not_allowed", 405, "The path does not take this method"};
-    case ProblemCode::request_too_slow:
-        return {"request_too_slow", 408, "The request did not arrive in time"};
-    case ProblemCode::vm_busy: return {"vm_busy", 409, "The VM is in a run"};
-    case ProblemCode::request_id_reused:
-        return {"request_id_reused", 409, "Another request had this id"};
-    case ProblemCode::not_abortable: return {"not_abortable", 409, "The run cannot be aborted"};
-    case ProblemCode::too_large: return {"too_large", 413, "The request is too large"};
-    case ProblemCode::release_unusable:
-        return {"release_unusable", 422, "The release must not be used"};
-    case ProblemCode::vm_unreachable: return {"vm_unreachable", 422, "The VM does not answer"};
-    case ProblemCode::too_many_runs: return {"too_many_runs", 429, "Too many runs"};
-    case ProblemCode::internal_error: return {"internal_error", 500, "qhupd has a bug"};
-    case ProblemCode::journal_failed:
-        return {"journal_failed", 507, "The journal cannot be written"};
-    case ProblemCode::stopping: return {"stopping", 503, "qhupd is stopping"};
+    case ProblemCode::bad_request: return "bad_request";
+    case ProblemCode::not_permitted: return "not_permitted";
+    case ProblemCode::read_only: return "read_only";
+    case ProblemCode::no_such_path: return "no_such_path";
+    case ProblemCode::vm_not_found: return "vm_not_found";
+    case ProblemCode::release_not_found: return "release_not_found";
+    case ProblemCode::run_not_found: return "run_not_found";
+    case ProblemCode::upgrade_not_found: return "upgrade_not_found";
+    case ProblemCode::hold_not_found: return "hold_not_found";
+    case ProblemCode::method_not_allowed: return "method_not_allowed";
+    case ProblemCode::request_too_slow: return "request_too_slow";
+    case ProblemCode::vm_busy: return "vm_busy";
+    case ProblemCode::request_id_reused: return "request_id_reused";
+    case ProblemCode::not_abortable: return "not_abortable";
+    case ProblemCode::too_large: return "too_large";
+    case ProblemCode::release_unusable: return "release_unusable";
+    case ProblemCode::vm_unreachable: return "vm_unreachable";
+    case ProblemCode::too_many_runs: return "too_many_runs";
+    case ProblemCode::too_many_requests: return "too_many_requests";
+    case ProblemCode::headers_too_large: return "headers_too_large";
+    case ProblemCode::internal_error: return "internal_error";
+    case ProblemCode::journal_failed: return "journal_failed";
+    case ProblemCode::stopping: return "stopping";
     }
-    return {"internal_error", 500, "qhupd has a bug"};
+    return "internal_error";
+}
+
+constexpr bool every_code_has_a_row() noexcept {
+    for (const ProblemCode code : kAllProblemCodes) {
+        if (find_code(CodeKind::problem, word_of(code)) == nullptr) {
+            return false;
+        }
+    }
+    return true;
+}
+static_assert(every_code_has_a_row(), "a problem is not in the catalogue");
+
+const CodeRow& row_of(ProblemCode code) noexcept {
+    return *find_code(CodeKind::problem, word_of(code));
 }
 
 } // namespace
@@ -53,13 +62,13 @@ int http_status_of(ProblemCode code) noexcept {
 }
 
 Problem make_problem(ProblemCode code, std::string detail, std::string next_step) {
-    const Row row = row_of(code);
+    const CodeRow& row = row_of(code);
     return {
         .status = row.status,
         .code = std::string(row.word),
-        .title = std::string(row.title),
+        .title = std::string(row.sentence),
         .detail = std::move(detail),
-        .next_step = std::move(next_step),
+        .next_step = next_step.empty() ? std::string(row.next_step) : std::move(next_step),
     };
 }
 

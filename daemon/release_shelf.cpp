@@ -87,6 +87,7 @@ awaitable<std::vector<ReleaseView>> ReleaseShelf::list() {
         view.usable = item.binary.has_value();
         if (item.binary.has_value()) {
             view.sha256 = (*item.binary)->sha256;
+            view.build_id = (*item.binary)->build_id;
         } else {
             view.reason = to_text(item.binary.error());
         }

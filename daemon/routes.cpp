@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace qhup::daemon {
@@ -133,6 +134,88 @@ Route make_events(const Query& query) {
     return route;
 }
 
+/// One value of each key that is known, and no other key.
+/// @return  a problem, or nothing
+std::optional<Problem>
+read_query(const Query& query, std::initializer_list<std::pair<const char*, std::string*>> known) {
+    for (const auto& [key, value] : query) {
+        std::string* into = nullptr;
+        for (const auto& [name, target] : known) {
+            into = key == name ? target : into;
+        }
+        if (into == nullptr || !into->empty() || !is_valid_name(value)) {
+            return make_problem(
+                ProblemCode::bad_request, "The query '" + key + "=" + value + "' is not understood."
+            );
+        }
+        *into = value;
+    }
+    return std::nullopt;
+}
+
+/// 1 to 10,000; "" is the default.
+template <class Number>
+bool read_number(const std::string& digits, Number& into) {
+    const auto number = parse_event_id(digits);
+    if (!digits.empty() && number && *number > 0) {
+        into = static_cast<Number>(*number);
+    }
+    return digits.empty() || (number && *number > 0);
+}
+
+Problem bad_number() {
+    return make_problem(ProblemCode::bad_request, "'limit' and 'before' must be numbers above 0.");
+}
+
+Route make_upgrades(const Query& query) {
+    GetUpgrades route;
+    std::string limit;
+    const auto problem = read_query(
+        query,
+        {{"run", &route.run}, {"vm", &route.vm}, {"outcome", &route.outcome}, {"limit", &limit}}
+    );
+    if (problem) {
+        return *problem;
+    }
+    return read_number(limit, route.limit) ? Route(route) : Route(bad_number());
+}
+
+Route make_rehearsals(const Query& query) {
+    GetRehearsals route;
+    std::string limit;
+    const auto problem =
+        read_query(query, {{"run", &route.run}, {"vm", &route.vm}, {"limit", &limit}});
+    if (problem) {
+        return *problem;
+    }
+    return read_number(limit, route.limit) ? Route(route) : Route(bad_number());
+}
+
+Route make_history(const Query& query) {
+    GetHistory route;
+    std::string limit;
+    std::string before;
+    const auto problem = read_query(
+        query,
+        {{"run", &route.filter.run},
+         {"vm", &route.filter.vm},
+         {"action", &route.filter.action},
+         {"before", &before},
+         {"limit", &limit}}
+    );
+    if (problem) {
+        return *problem;
+    }
+    if (!route.filter.action.empty() && !parse_history_action(route.filter.action)) {
+        return make_problem(
+            ProblemCode::bad_request, "There is no action '" + route.filter.action + "'."
+        );
+    }
+    const bool is_good =
+        read_number(limit, route.filter.limit) && read_number(before, route.filter.before);
+    return is_good ? Route(route) : Route(bad_number());
+}
+
 Route make_check(std::string vm, const Query& query) {
     const auto to = query.find("to");
     if (to == query.end() || !is_valid_name(to->second)) {
@@ -160,6 +243,11 @@ Route find_named(
     const std::string& name = parts[2];
     if (!is_valid_name(name)) {
         return bad_target();
+    }
+    if (parts[1] == "upgrades") {
+        return parts.size() == 3
+                   ? Route(GetUpgrade{name})
+                   : Route(make_problem(ProblemCode::no_such_path, "The API has no such path."));
     }
     const bool is_vm = parts[1] == "vms";
     if (parts.size() == 3) {
@@ -189,6 +277,11 @@ std::optional<std::uint64_t> parse_event_id(std::string_view digits) noexcept {
     return is_whole ? std::optional<std::uint64_t>(id) : std::nullopt;
 }
 
+bool is_action(const Route& route) noexcept {
+    return std::holds_alternative<PostRun>(route) || std::holds_alternative<AbortRun>(route) ||
+           std::holds_alternative<HoldVm>(route) || std::holds_alternative<UnholdVm>(route);
+}
+
 Route find_route(std::string_view method, std::string_view target) {
     const auto mark = target.find('?');
     const auto parts = split_path(target.substr(0, mark));
@@ -200,9 +293,11 @@ Route find_route(std::string_view method, std::string_view target) {
     Route route = make_problem(ProblemCode::no_such_path, "The API has no such path.");
     if (*parts == std::vector<std::string>{"healthz"}) {
         route = GetHealth{};
+    } else if (*parts == std::vector<std::string>{"metrics"}) {
+        route = GetMetrics{};
     } else if (parts->size() < 2 || parts->front() != "v1") {
         return route;
-    } else if (parts->size() > 2 && ((*parts)[1] == "vms" || (*parts)[1] == "runs")) {
+    } else if (parts->size() > 2 && ((*parts)[1] == "vms" || (*parts)[1] == "runs" || (*parts)[1] == "upgrades")) {
         route = find_named(method, *parts, *query);
     } else if (parts->size() == 2 && (*parts)[1] == "version") {
         route = GetVersion{};
@@ -214,6 +309,12 @@ Route find_route(std::string_view method, std::string_view target) {
         route = GetHolds{};
     } else if (parts->size() == 2 && (*parts)[1] == "events") {
         route = make_events(*query);
+    } else if (parts->size() == 2 && (*parts)[1] == "upgrades") {
+        route = make_upgrades(*query);
+    } else if (parts->size() == 2 && (*parts)[1] == "rehearsals") {
+        route = make_rehearsals(*query);
+    } else if (parts->size() == 2 && (*parts)[1] == "history") {
+        route = make_history(*query);
     } else if (parts->size() == 2 && (*parts)[1] == "runs") {
         route = method == "POST" ? Route(PostRun{}) : Route(GetRuns{});
     }

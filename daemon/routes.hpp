@@ -3,9 +3,10 @@
 // Which request is meant: method and target of HTTP to one of the API's calls. Pure.
 #pragma once
 
-#include "daemon/api_types.hpp"
+#include "daemon/api_types_history.hpp"
 #include "daemon/event_log.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -45,6 +46,24 @@ struct GetRunEvents {
     std::string id;
     std::uint64_t after = 0; ///< events up to this number are known already
 };
+struct GetUpgrades {
+    std::string run; ///< "": of all
+    std::string vm;
+    std::string outcome;
+    std::size_t limit = 1000;
+};
+struct GetUpgrade {
+    std::string id;
+};
+struct GetRehearsals {
+    std::string run; ///< "": of all
+    std::string vm;
+    std::size_t limit = 1000;
+};
+struct GetHistory {
+    HistoryFilter filter;
+};
+struct GetMetrics {};
 struct GetEvents {
     std::optional<std::uint64_t> after; ///< events up to this id are known; none: all until now
     EventFilter filter;
@@ -62,6 +81,11 @@ using Route = std::variant<
     GetRun,
     GetRunEvents,
     GetEvents,
+    GetUpgrades,
+    GetUpgrade,
+    GetRehearsals,
+    GetHistory,
+    GetMetrics,
     AbortRun,
     HoldVm,
     UnholdVm,
@@ -73,5 +97,8 @@ std::optional<std::uint64_t> parse_event_id(std::string_view digits) noexcept;
 
 /// The call, or the problem to answer with: no_such_path, method_not_allowed, bad_request.
 Route find_route(std::string_view method, std::string_view target);
+
+/// The call changes something.
+bool is_action(const Route& route) noexcept;
 
 } // namespace qhup::daemon

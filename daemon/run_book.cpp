@@ -277,6 +277,9 @@ awaitable<void> RunBook::end_vm(RunPtr run, std::size_t index, RunVmView view) {
     }
     std::vector<JournalChange> changes;
     changes.push_back(put_upgrade(run->view.id, index, now));
+    for (JournalChange& change : history_.add(make_history_entry(run->view, now))) {
+        changes.push_back(std::move(change));
+    }
     add_event(run, {.sequence = 0, .vm = now, .run = std::nullopt});
     --run->open;
     run->stage_changed->notify();

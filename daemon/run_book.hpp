@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/async.hpp"
+#include "daemon/history_store.hpp"
 #include "daemon/journal.hpp"
 #include "daemon/pause_history.hpp"
 #include "daemon/run.hpp"
@@ -21,8 +22,8 @@ namespace qhup::daemon {
 /// Thread: all members on the home strand.
 class RunBook {
 public:
-    RunBook(RunServices services, Journal& journal)
-        : services_(std::move(services)), journal_(journal) {}
+    RunBook(RunServices services, Journal& journal, HistoryStore& history)
+        : services_(std::move(services)), journal_(journal), history_(history) {}
 
     /// A run that is not in the journal yet. The oldest one may be forgotten for it.
     RunPtr make_run(std::string id, std::string kind);
@@ -94,6 +95,7 @@ private:
 
     RunServices services_;
     Journal& journal_;
+    HistoryStore& history_;
     std::map<std::string, RunPtr> runs_;
     std::vector<std::string> order_; // of ids, oldest first
     std::uint64_t next_number_ = 1;

@@ -50,7 +50,8 @@ UpgradeRuns::UpgradeRuns(
       ),
       gate_(home_, make_scheduler_limits(config, std::thread::hardware_concurrency())),
       services_{context, home_, disk, tasks, registry, shelf, config, gate_, events},
-      book_(services_, journal_),
+      history_(disk, journal_),
+      book_(services_, journal_, history_),
       holds_(services_, journal_),
       kept_(services_),
       ways_back_(services_, book_, kept_),
@@ -113,6 +114,7 @@ std::vector<WayBack> UpgradeRuns::ways_back(const std::vector<VmView>& vms) cons
 void UpgradeRuns::put_again() {
     book_.put_again();
     holds_.put_again();
+    history_.put_again();
 }
 
 void UpgradeRuns::request_stop() {
@@ -438,6 +440,7 @@ awaitable<void> UpgradeRuns::start_recovery() {
     (void)co_await blocking(services_.disk, std::move(cleaning));
     JournalContents contents = co_await std::move(opening);
     holds_.load(std::move(contents.holds));
+    history_.load(std::move(contents.history));
     std::vector<FoundUpgrade> pairs =
         found.has_value() ? std::move(*found) : std::vector<FoundUpgrade>();
     auto recovering = recovery_.start(std::move(contents.runs), std::move(pairs));

@@ -13,6 +13,7 @@
 #include "common/task_group.hpp"
 #include "daemon/api_types.hpp"
 #include "daemon/config.hpp"
+#include "daemon/history_store.hpp"
 #include "daemon/hold_store.hpp"
 #include "daemon/journal.hpp"
 #include "daemon/kept_binaries.hpp"
@@ -97,6 +98,12 @@ public:
     /// After failure: the VM is held as it was before
     [[nodiscard]] awaitable<std::variant<HoldView, Problem>> unhold(std::string vm, uid_t uid);
 
+    /// Remembers what somebody asked for.
+    [[nodiscard]] awaitable<void> record(HistoryView entry) {
+        return history_.record(std::move(entry));
+    }
+    const History& history() const noexcept { return history_.history(); }
+
     std::optional<HoldView> hold_of(const std::string& vm) const;
     std::vector<HoldView> holds() const;
 
@@ -142,6 +149,7 @@ private:
     Journal journal_;
     upgrade::SlotGate gate_;
     RunServices services_;
+    HistoryStore history_;
     RunBook book_;
     HoldStore holds_;
     KeptBinaries kept_;

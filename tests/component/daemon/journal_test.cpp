@@ -202,7 +202,7 @@ TEST_CASE("a journal of the first schema is brought up to date", "[daemon][journ
         REQUIRE(home.write(put_whole(some_run("r1")), IfNotWritten::drop).has_value());
         REQUIRE(home.close() == 0);
     }
-    run_sql(path, "DROP TABLE holds; PRAGMA user_version=1");
+    run_sql(path, "DROP TABLE holds; DROP TABLE history; PRAGMA user_version=1");
     {
         Home home(path);
         const JournalContents contents = home.open_all();

@@ -4,18 +4,38 @@
 
 using namespace qhup::daemon;
 
-TEST_CASE("root, the daemon's user and the group may act", "[daemon][authorization]") {
-    const AccessRule rule{.daemon_uid = 500, .admin_group = 60};
-    CHECK(may_act({.pid = 1, .uid = 0, .gid = 0, .groups = {}}, rule));
-    CHECK(may_act({.pid = 1, .uid = 500, .gid = 500, .groups = {}}, rule));
-    CHECK(may_act({.pid = 1, .uid = 1000, .gid = 60, .groups = {}}, rule));
-    CHECK(may_act({.pid = 1, .uid = 1000, .gid = 1000, .groups = {5, 60}}, rule));
+namespace {
+
+const AccessRule kRule{.daemon_uid = 500, .admin_group = 60, .read_group = 61};
+
+Peer peer(std::uint32_t uid, std::uint32_t gid, std::vector<std::uint32_t> groups = {}) {
+    return {.pid = 1, .uid = uid, .gid = gid, .groups = std::move(groups)};
 }
 
-TEST_CASE("everybody else may not act", "[daemon][authorization]") {
-    const Peer stranger{.pid = 1, .uid = 1000, .gid = 1000, .groups = {5, 6}};
-    CHECK_FALSE(may_act(stranger, {.daemon_uid = 500, .admin_group = 60}));
-    CHECK_FALSE(may_act(stranger, {.daemon_uid = 500, .admin_group = {}}));
-    const Peer in_root_group{.pid = 1, .uid = 1000, .gid = 0, .groups = {0}};
-    CHECK_FALSE(may_act(in_root_group, {.daemon_uid = 500, .admin_group = {}}));
+} // namespace
+
+TEST_CASE("root, the daemon's user and the admin group may act", "[daemon][authorization]") {
+    CHECK(access_of(peer(0, 0), kRule, Access::act) == Access::act);
+    CHECK(access_of(peer(500, 500), kRule, Access::act) == Access::act);
+    CHECK(access_of(peer(1000, 60), kRule, Access::act) == Access::act);
+    CHECK(access_of(peer(1000, 1000, {5, 60}), kRule, Access::act) == Access::act);
+    CHECK(access_of(peer(1000, 1000, {61, 60}), kRule, Access::act) == Access::act);
+}
+
+TEST_CASE("the read group may read on either socket", "[daemon][authorization]") {
+    CHECK(access_of(peer(1000, 61), kRule, Access::act) == Access::read);
+    CHECK(access_of(peer(1000, 1000, {61}), kRule, Access::read) == Access::read);
+}
+
+TEST_CASE("nobody acts on a socket that may only read", "[daemon][authorization]") {
+    CHECK(access_of(peer(0, 0), kRule, Access::read) == Access::read);
+    CHECK(access_of(peer(500, 500), kRule, Access::read) == Access::read);
+    CHECK(access_of(peer(1000, 60), kRule, Access::read) == Access::read);
+}
+
+TEST_CASE("everybody else may nothing", "[daemon][authorization]") {
+    const AccessRule no_groups{.daemon_uid = 500, .admin_group = {}, .read_group = {}};
+    CHECK(access_of(peer(1000, 1000, {5, 6}), kRule, Access::act) == Access::none);
+    CHECK(access_of(peer(1000, 1000, {60, 61}), no_groups, Access::act) == Access::none);
+    CHECK(access_of(peer(1000, 0, {0}), no_groups, Access::read) == Access::none);
 }

@@ -47,6 +47,8 @@ TEST_CASE("every key of the example file has its default value", "[daemon][confi
     CHECK(config->api.group == defaults.api.group);
     CHECK(config->api.mode == defaults.api.mode);
     CHECK(config->api.max_connections == defaults.api.max_connections);
+    CHECK(config->api.read_socket == defaults.api.read_socket);
+    CHECK(config->api.read_group == defaults.api.read_group);
     CHECK(config->api.event_ring == defaults.api.event_ring);
     CHECK(config->leases.prepared == defaults.leases.prepared);
     CHECK(config->leases.frozen == defaults.leases.frozen);
@@ -279,6 +281,16 @@ TEST_CASE("a running daemon takes what it can of a new configuration", "[daemon]
     CHECK(origin_of(reloaded.config, "parallel") == "2 from old:1");
     CHECK(origin_of(reloaded.config, "kept_binaries") == "1 from new:2");
     CHECK(merge_reloaded(running, running).kept.empty());
+}
+
+TEST_CASE("the socket that may only read is beside the other one", "[daemon][config]") {
+    const auto path = [](const std::string& socket) {
+        return read_socket_of(parse_config("[api]\nsocket = \"" + socket + "\"", "f")->api);
+    };
+    CHECK(read_socket_of({}) == "/run/qhupd/qhupd-ro.sock");
+    CHECK(path("/a.b/api") == "/a.b/api-ro");
+    CHECK(path("/a/x.y.sock") == "/a/x.y-ro.sock");
+    CHECK(read_socket_of(parse_config("[api]\nread_socket = \"/r\"", "f")->api) == "/r");
 }
 
 TEST_CASE("there is one pause slot per two cores and at least one", "[daemon][config]") {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "common/code_catalog.hpp"
 #include "daemon/problems.hpp"
 #include "tests/support/catch.hpp"
 #include "upgrade-engine/errors.hpp"
@@ -44,4 +45,31 @@ TEST_CASE("problem codes differ from each other", "[daemon][problems]") {
         words.insert(to_string(code));
     }
     CHECK(words.size() == kAllProblemCodes.size());
+}
+
+TEST_CASE("docs/api.md says of every code what the catalogue says", "[daemon][problems]") {
+    const std::string page = read_page();
+    for (const CodeRow& row : kCodeCatalog) {
+        std::string severity(to_string(row.severity));
+        const std::string middle =
+            row.kind == CodeKind::problem ? std::to_string(row.status) : severity;
+        const std::string line = "| `" + std::string(row.word) + "` | " + middle + " | " +
+                                 std::string(row.sentence) + " |\n";
+        INFO(line);
+        CHECK(page.find(line) != std::string::npos);
+        CHECK_FALSE(meaning_of(row).meaning.empty());
+        CHECK((row.kind == CodeKind::upgrade || !row.next_step.empty()));
+    }
+}
+
+TEST_CASE("no code is twice in the catalogue", "[daemon][problems]") {
+    std::set<std::pair<CodeKind, std::string_view>> words;
+    for (const CodeRow& row : kCodeCatalog) {
+        words.insert({row.kind, row.word});
+    }
+    CHECK(words.size() == kCodeCatalog.size());
+    const CodeMeaning busy = meaning_of(*find_code(CodeKind::upgrade, "busy"));
+    CHECK(busy.meaning == "Another run works on this VM");
+    CHECK(busy.next_step == "wait until it has finished.");
+    CHECK(find_code(CodeKind::upgrade, "bad_request") == nullptr);
 }

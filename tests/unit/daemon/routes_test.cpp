@@ -57,6 +57,40 @@ TEST_CASE("events are chosen by run, VM and type, and by nothing else", "[daemon
     CHECK(problem_of("POST", "/v1/events") == "method_not_allowed");
 }
 
+TEST_CASE("what happened before is chosen by what is known, and nothing else", "[daemon][routes]") {
+    const auto upgrades = std::get<GetUpgrades>(
+        find_route("GET", "/v1/upgrades?vm=vm1&run=r1&outcome=upgraded&limit=5")
+    );
+    CHECK(upgrades.vm == "vm1");
+    CHECK(upgrades.outcome == "upgraded");
+    CHECK(upgrades.limit == 5);
+    CHECK(std::get<GetUpgrade>(find_route("GET", "/v1/upgrades/r1.0")).id == "r1.0");
+    CHECK(std::get<GetRehearsals>(find_route("GET", "/v1/rehearsals?vm=vm1")).vm == "vm1");
+    const auto history =
+        std::get<GetHistory>(find_route("GET", "/v1/history?action=hold_set&before=9")).filter;
+    CHECK(history.action == "hold_set");
+    CHECK(history.before == 9);
+    CHECK(history.limit == 1000);
+    CHECK(std::holds_alternative<GetMetrics>(find_route("GET", "/metrics")));
+    for (const char* bad : {"who=me", "vm=a&vm=b", "limit=0", "limit=x", "action=x", "vm="}) {
+        INFO(bad);
+        CHECK(problem_of("GET", "/v1/history?" + std::string(bad)) == "bad_request");
+    }
+    CHECK(problem_of("GET", "/v1/upgrades/a/b") == "no_such_path");
+    CHECK(problem_of("POST", "/metrics") == "method_not_allowed");
+}
+
+TEST_CASE("only what changes something is an action", "[daemon][routes]") {
+    for (const char* target : {"/v1/runs", "/v1/runs/r1/abort"}) {
+        CHECK(is_action(find_route("POST", target)));
+    }
+    CHECK(is_action(find_route("PUT", "/v1/vms/vm1/hold")));
+    CHECK(is_action(find_route("DELETE", "/v1/vms/vm1/hold")));
+    for (const char* target : {"/v1/runs", "/v1/vms/a/check?to=b", "/metrics", "/v1/nothing"}) {
+        CHECK_FALSE(is_action(find_route("GET", target)));
+    }
+}
+
 TEST_CASE("a path that does not exist says so", "[daemon][routes]") {
     const auto target = GENERATE(
         "/", "/v2/vms", "/v1", "/v1/nothing", "/v1/vms/a/b", "/v1/runs/a/b", "/v1/vms/a/check/c"

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The history of this daemon: what was asked by whom and what became of VMs, kept in the journal.
+#pragma once
+
+#include "common/async.hpp"
+#include "daemon/api_types_history.hpp"
+#include "daemon/journal.hpp"
+
+#include <vector>
+
+namespace qhup::daemon {
+
+/// Thread: all members on the home strand.
+class HistoryStore {
+public:
+    HistoryStore(asio::thread_pool& disk, Journal& journal) : disk_(disk), journal_(journal) {}
+
+    /// What daemons before us did.
+    void load(std::vector<HistoryView> entries) { history_ = History(std::move(entries)); }
+
+    /// Remembers the entry, with the present time.
+    /// @return  what has to be written to the journal
+    [[nodiscard]] std::vector<JournalChange> add(HistoryView entry);
+
+    /// Remembers what was asked, with the name of who asked, and waits a moment until it is on
+    /// disk.
+    [[nodiscard]] awaitable<void> record(HistoryView entry);
+
+    const History& history() const noexcept { return history_; }
+
+    /// The journal was damaged and is empty now: what we know goes into it again.
+    void put_again();
+
+private:
+    asio::thread_pool& disk_;
+    Journal& journal_;
+    History history_;
+};
+
+} // namespace qhup::daemon

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""docs/openapi.yaml is what qhupd does: every request and every answer of a running daemon is judged by it, neither has a
+path that the other lacks, and documents of older daemons and clients are still understood.
+"""
+
+import json
+import pathlib
+import re
+import unittest
+
+import jsonschema
+
+from api import METHODS, Contract, UnixConnection, ask
+from fake_host import FakeHost
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DATA = pathlib.Path(__file__).parent / "data"
+
+
+class Judged:
+    """A client whose every request and answer is judged."""
+
+    def __init__(self, path, contract, test):
+        self.path, self.contract, self.test = path, contract, test
+        self.called = set()
+
+    def __call__(self, method, target, body=None, *, status=200, valid=True, headers=None):
+        if valid:
+            self.contract.check_request(method, target, body)
+        else:
+            with self.test.assertRaises(Exception, msg=f"{method} {target} {body} is no mistake"):
+                self.contract.check_request(method, target, body)
+        answer = ask(self.path, method, target, body, headers)
+        self.test.assertEqual(answer.status, status, answer.text)
+        self.contract.check_answer(method, target, answer)
+        found = self.contract.find(method, target)
+        if found:
+            self.called.add(found[0]["operationId"])
+        return answer
+
+
+class ContractTest(unittest.TestCase):
+    def setUp(self):
+        self.contract = Contract()
+
+    def test_every_call_is_as_the_contract_says(self):
+        with FakeHost(3) as host:
+            api = Judged(host.daemon.socket, self.contract, self)
+            self.assertEqual(api("GET", "/healthz").text, "ok\n")
+            self.assertEqual(api("GET", "/v1/version").json()["api"], 1)
+            self.assertEqual(len(api("GET", "/v1/vms").json()["vms"]), 3)
+            api("GET", "/v1/vms/vm0")
+            api("GET", "/v1/vms/vm0/check?to=new")
+            api("GET", "/v1/releases")
+            api("PUT", "/v1/vms/vm2/hold", {"reason": "a backup"})
+            self.assertEqual(len(api("GET", "/v1/holds").json()["holds"]), 1)
+            wanted = {"all": True, "to": "new", "rehearse": "all"}
+            run = api("POST", "/v1/runs", wanted, status=202, headers={"Idempotency-Key": "one"}).json()["id"]
+            again = api("POST", "/v1/runs", wanted, headers={"Idempotency-Key": "one"}).json()["id"]
+            self.assertEqual(again, run)
+            other = {"all": True, "to": "new"}
+            problem = api("POST", "/v1/runs", other, status=409, headers={"Idempotency-Key": "one"}).json()
+            self.assertEqual(problem["code"], "request_id_reused")
+            lines = api("GET", f"/v1/runs/{run}/events").text.splitlines()
+            self.assertEqual(json.loads(lines[-1])["run"]["state"], "finished")
+            outcomes = {vm["vm"]: vm["outcome"] for vm in api("GET", f"/v1/runs/{run}").json()["vms"]}
+            self.assertEqual(outcomes, {"vm0": "upgraded", "vm1": "upgraded", "vm2": "skipped"})
+            api("DELETE", "/v1/vms/vm2/hold")
+            api("POST", f"/v1/runs/{run}/abort")
+            dry = api("POST", "/v1/runs", {"vms": ["vm2"], "to": "new", "dry_run": True}, status=202).json()["id"]
+            api("GET", f"/v1/runs/{dry}/events")
+            self.assertEqual(len(api("GET", "/v1/runs").json()["runs"]), 2)
+            upgrades = api("GET", "/v1/upgrades?outcome=upgraded").json()["upgrades"]
+            self.assertEqual({upgrade["vm"] for upgrade in upgrades}, {"vm0", "vm1"})
+            self.assertEqual(api("GET", f"/v1/upgrades/{upgrades[0]['upgrade']}").json()["run"], run)
+            self.assertEqual(len(api("GET", "/v1/rehearsals?limit=1").json()["rehearsals"]), 1)
+            self.assertEqual(api("GET", "/v1/rehearsals").json()["rehearsals"][0]["rehearsal"]["result"], "passed")
+            self.judge_history(api, run)
+            self.assertIn("qhup_build_info{", api("GET", "/metrics").text)
+            self.judge_mistakes(api)
+            self.judge_events(host, api)
+        everything = {operation["operationId"] for _, _, operation in self.contract.operations()}
+        self.assertEqual(api.called, everything, "a call of the contract was not tried")
+
+    def judge_history(self, api, run):
+        entries = api("GET", "/v1/history").json()["history"]
+        self.assertEqual([entry["id"] for entry in entries], sorted((e["id"] for e in entries), reverse=True))
+        asked = api("GET", f"/v1/history?run={run}&action=run_requested").json()["history"]
+        self.assertEqual([entry["by"]["uid"] for entry in asked], [0])
+        self.assertEqual(asked[0]["by"]["user"], "root")
+        self.assertEqual(asked[0]["message"], "upgrade of all VMs to new")
+        refused = [entry for entry in entries if entry["code"] == "request_id_reused"]
+        self.assertEqual(len(refused), 1, "what was refused is in the history, too")
+        self.assertEqual(len(api("GET", f"/v1/history?run={run}&action=vm_ended").json()["history"]), 3)
+        held = api("GET", "/v1/history?vm=vm2&action=hold_set").json()["history"]
+        self.assertIn("a backup", held[0]["message"])
+        page = api("GET", f"/v1/history?before={entries[0]['id']}&limit=1").json()["history"]
+        self.assertEqual(page, entries[1:2])
+
+    def judge_mistakes(self, api):
+        """What the contract forbids is refused, and what is refused is a problem with a next step."""
+        for status, code, method, target, body, valid in (
+            (404, "vm_not_found", "GET", "/v1/vms/nobody", None, True),
+            (404, "run_not_found", "GET", "/v1/runs/r0", None, True),
+            (404, "run_not_found", "POST", "/v1/runs/r0/abort", None, True),
+            (404, "run_not_found", "GET", "/v1/runs/r0/events", None, True),
+            (404, "upgrade_not_found", "GET", "/v1/upgrades/r0.0", None, True),
+            (404, "hold_not_found", "DELETE", "/v1/vms/vm0/hold", None, True),
+            (404, "release_not_found", "POST", "/v1/runs", {"vms": ["vm0"], "to": "nothing"}, True),
+            (404, "vm_not_found", "POST", "/v1/runs", {"vms": ["nobody"], "to": "new"}, True),
+            (404, "no_such_path", "GET", "/v1/nothing", None, False),
+            (404, "no_such_path", "GET", "/v2/vms", None, False),
+            (400, "bad_request", "POST", "/v1/runs", {"all": True, "to": "new", "dryrun": True}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"to": "new"}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"vms": [], "to": "new"}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"all": True}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"all": True, "vms": ["vm0"], "to": "new"}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"all": True, "to": "new", "parallel": 0}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"all": True, "to": "new", "parallel": 1025}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"all": True, "to": "/usr/bin/true"}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"all": True, "to": "new", "pause_budget_ms": 30001}, False),
+            (400, "bad_request", "POST", "/v1/runs", {"all": True, "to": "new", "kind": "move"}, False),
+            (400, "bad_request", "POST", "/v1/runs", [], False),
+            (400, "bad_request", "PUT", "/v1/vms/vm0/hold", {}, False),
+            (400, "bad_request", "PUT", "/v1/vms/vm0/hold", {"reason": "x" * 501}, False),
+            (400, "bad_request", "GET", "/v1/vms/vm0/check", None, False),
+            (400, "bad_request", "GET", "/v1/events?after=soon", None, False),
+            (400, "bad_request", "GET", "/v1/events?type=nothing", None, False),
+            (400, "bad_request", "GET", "/v1/history?action=nothing", None, False),
+            (400, "bad_request", "GET", "/v1/history?who=me", None, False),
+            (400, "bad_request", "GET", "/v1/upgrades?limit=0", None, False),
+            (400, "bad_request", "GET", "/v1/upgrades?limit=many", None, False),
+        ):
+            with self.subTest(method=method, target=target, body=body):
+                problem = api(method, target, body, status=status, valid=valid).json()
+                self.assertEqual(problem["code"], code)
+                self.assertEqual(problem["status"], status)
+        for method, template, _ in self.contract.operations():
+            others = [m for m in METHODS if m not in self.contract.document["paths"][template]]
+            target = re.sub(r"\{\w+\}", "x", template) + ("?to=new" if template.endswith("/check") else "")
+            for other in others:
+                problem = api(other.upper(), target, status=405, valid=False).json()
+                self.assertEqual(problem["code"], "method_not_allowed")
+
+    def judge_events(self, host, api):
+        """Every event of the daemon so far, one by one."""
+        connection = UnixConnection(host.daemon.socket)
+        connection.request("GET", "/v1/events?after=0")
+        response = connection.getresponse()
+        self.assertEqual(response.getheader("Content-Type"), "text/event-stream")
+        types = set()
+        while "hold_removed" not in types:
+            line = response.readline().decode()
+            self.assertTrue(line, "the stream has ended")
+            if line.startswith("data: "):
+                event = json.loads(line.removeprefix("data: "))
+                self.contract.check_event(event)
+                types.add(event["type"])
+        connection.close()
+        expected = {"hello", "daemon_ready", "vm_found", "hold_set", "run_started", "upgrade_phase", "upgrade_ended"}
+        self.assertLessEqual(expected, types)
+        api.called.add("getEvents")
+
+    def test_the_contract_is_a_good_document(self):
+        """What a linter finds: schemas that are none, references to nothing, ids that are there twice, calls without words."""
+        document = self.contract.document
+        self.assertRegex(document["openapi"], r"^3\.1\.")
+        for name, schema in document["components"]["schemas"].items():
+            with self.subTest(schema=name):
+                jsonschema.Draft202012Validator.check_schema(schema)
+        references = re.findall(r'"\$ref": "([^"]+)"', json.dumps(document))
+        for reference in set(references):
+            self.contract._resolve({"$ref": reference})
+        used = {reference.rsplit("/", 1)[1] for reference in references}
+        self.assertEqual(set(document["components"]["schemas"]) - used, set(), "schemas that nobody uses")
+        tags = {tag["name"] for tag in document["tags"]}
+        ids = []
+        for method, path, operation in self.contract.operations():
+            with self.subTest(call=f"{method} {path}"):
+                ids.append(operation["operationId"])
+                self.assertTrue(operation["summary"] and operation["tags"])
+                self.assertLessEqual(set(operation["tags"]), tags)
+                self.assertIn("default", operation["responses"])
+                parameters = [self.contract._resolve(p) for p in document["paths"][path].get("parameters", [])]
+                self.assertEqual({p["name"] for p in parameters}, set(re.findall(r"\{(\w+)\}", path)))
+        self.assertEqual(len(ids), len(set(ids)))
+
+    def test_neither_code_nor_contract_has_a_call_that_the_other_lacks(self):
+        header = (ROOT / "daemon" / "routes.hpp").read_text()
+        listed = re.search(r"using Route = std::variant<(.*?)>;", header, re.S).group(1)
+        calls = {name.strip() for name in listed.split(",")} - {"Problem"}
+        described = {op["operationId"][0].upper() + op["operationId"][1:] for _, _, op in self.contract.operations()}
+        self.assertEqual(calls, described)
+
+    def test_enumerations_are_those_of_the_code(self):
+        schemas = self.contract.document["components"]["schemas"]
+        for path, enum, schema in (
+            ("daemon/api_types_events.cpp", "EventType", "EventType"),
+            ("daemon/api_types_history.cpp", "HistoryAction", "HistoryAction"),
+        ):
+            words = re.findall(rf'case {enum}::\w+: return "(\w+)"', (ROOT / path).read_text())
+            self.assertEqual(sorted(words), sorted(schemas[schema]["enum"]))
+
+    def test_an_old_client_reads_a_new_daemon(self):
+        """A client of the first API knows these members only, with these meanings: they are all still there."""
+        old = json.loads((DATA / "api-1-first.json").read_text())
+        with FakeHost(1) as host:
+            done = ask(host.daemon.socket, "POST", "/v1/runs", old["request"])
+            self.assertEqual(done.status, 202, done.text)
+            ask(host.daemon.socket, "GET", f"/v1/runs/{done.json()['id']}/events?after=0")
+            now = {
+                "version": ask(host.daemon.socket, "GET", "/v1/version").json(),
+                "vm": ask(host.daemon.socket, "GET", "/v1/vms").json()["vms"][0],
+                "release": ask(host.daemon.socket, "GET", "/v1/releases").json()["releases"][0],
+                "run": ask(host.daemon.socket, "GET", f"/v1/runs/{done.json()['id']}").json(),
+                "problem": ask(host.daemon.socket, "GET", "/v1/vms/nobody").json(),
+            }
+            for name, document in now.items():
+                with self.subTest(document=name):
+                    self.assert_has(document, old[name], name)
+
+    def assert_has(self, now, before, where):
+        """Every member that there was is there, and of the same type."""
+        if isinstance(before, dict):
+            self.assertIsInstance(now, dict, where)
+            for key, value in before.items():
+                self.assertIn(key, now, where)
+                if value is not None and now[key] is not None:
+                    self.assert_has(now[key], value, f"{where}.{key}")
+        elif isinstance(before, list):
+            self.assertIsInstance(now, list, where)
+            if before and now:
+                self.assert_has(now[0], before[0], where + "[0]")
+        elif isinstance(before, bool) or isinstance(before, str):
+            self.assertIsInstance(now, type(before), where)
+        else:
+            self.assertIsInstance(now, (int, float), where)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
