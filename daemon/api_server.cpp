@@ -150,13 +150,15 @@ public:
             }
         });
     }
-    ~ReadLimit() {
-        state_->stream = nullptr;
-        state_->timer.cancel();
-    }
+    ~ReadLimit() { stop(); }
     ReadLimit(const ReadLimit&) = delete;
     ReadLimit& operator=(const ReadLimit&) = delete;
 
+    /// The request is there: what is written from here on has limits of its own.
+    void stop() {
+        state_->stream = nullptr;
+        state_->timer.cancel();
+    }
     bool is_over() const noexcept { return state_->is_over; }
 
 private:
@@ -412,7 +414,7 @@ awaitable<void> ApiServer::run_connection(Socket socket, Access most) {
         parser.header_limit(kMaxHeaderBytes);
         parser.body_limit(kMaxBodyBytes);
         stream.expires_never();
-        const ReadLimit limit(home_, stream, config_.deadlines.request);
+        ReadLimit limit(home_, stream, config_.deadlines.request);
         auto [error, size] = co_await http::async_read_header(stream, buffer, parser, use_result);
         (void)size;
         const auto& head = parser.get();
@@ -446,6 +448,7 @@ awaitable<void> ApiServer::run_connection(Socket socket, Access most) {
             break;
         }
         stream.expires_never();
+        limit.stop();
         auto& message = parser.get();
         ApiRequest request;
         request.method = std::string(message.method_string());
