@@ -399,7 +399,7 @@ class SleepingLinux(Row):
     net = True
 
     def options(self, rig):
-        return {"console": True, "disk": None}
+        return {"console": True}
 
     def begin(self, vm):
         self.shell = vm.rig.stack.enter_context(contextlib.closing(Console(vm.console_path)))
