@@ -674,6 +674,9 @@ private:
             return;
         }
         std::string first_id;
+        const bool has_audio = std::any_of(items_.begin(), items_.end(), [](const Item& item) {
+            return has_option(item, "audio");
+        });
         for (const Item& item : items_) {
             if (!has_option(item, "audiodev") || is_json(item.value) || !first_id.empty()) {
                 continue;
@@ -682,9 +685,6 @@ private:
                 first_id =
                     key_of(part) == "id" ? std::string(value_of(part).value_or("")) : first_id;
             }
-        }
-        if (first_id.empty()) {
-            return;
         }
         for (Item& item : items_) {
             if (!has_option(item, "device") || is_json(item.value)) {
@@ -696,8 +696,18 @@ private:
                     return key_of(part) == "audiodev";
                 });
             const std::string driver = first_word("device", parts);
-            if (!is_named && (contains(kSoundDevices, driver) || driver == "usb-audio")) {
+            if (is_named || (!contains(kSoundDevices, driver) && driver != "usb-audio")) {
+                continue;
+            }
+            if (!first_id.empty()) {
                 item.value += ",audiodev=" + first_id;
+            } else if (!has_audio) {
+                refuse(
+                    item.spelled,
+                    "The sound device " + driver + " names no audiodev=, and " + target_name() +
+                        " may have no default; start the VM with -audiodev none,id=NAME and "
+                        "audiodev=NAME."
+                );
             }
         }
     }

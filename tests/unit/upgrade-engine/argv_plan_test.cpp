@@ -95,6 +95,10 @@ TEST_CASE("what a target cannot honour is refused", "[upgrade][argv_plan]") {
     CHECK(refused("qemu -M pc --snapshot", kNew) == Options{"--snapshot"});
     CHECK(refused("qemu -M pc -preconfig", kNew) == Options{"-preconfig"});
     CHECK(refused("qemu -M pc -plugin libx.so", kNew) == Options{"-plugin"});
+    CHECK(refused("qemu -M pc -device AC97", kNew) == Options{"-device"});
+    CHECK(refused("qemu -M pc -device AC97", kOld).empty());
+    CHECK(refused("qemu -M pc -audio none -device AC97", kNew).empty());
+    CHECK(refused("qemu -M pc -device AC97,audiodev=a", kNew).empty());
     CHECK(refused("qemu -M pc -readconfig /dev/fd/3", kNew) == Options{"-readconfig"});
     CHECK(refused("qemu -M pc -readconfig /dev/stdin", kOld) == Options{"-readconfig"});
     CHECK(refused("qemu -M pc -readconfig more.cfg", kOld).empty());
