@@ -50,9 +50,9 @@ constexpr int kThreads = 1;
 #endif
 
 /// What an operator should read goes to the followers of events, too.
-class LogEvents final : public spdlog::sinks::base_sink<std::mutex> {
+class OperatorEvents final : public spdlog::sinks::base_sink<std::mutex> {
 public:
-    LogEvents(Strand home, EventHub& events) : home_(std::move(home)), events_(events) {
+    OperatorEvents(Strand home, EventHub& events) : home_(std::move(home)), events_(events) {
         set_level(spdlog::level::warn);
     }
 
@@ -108,12 +108,12 @@ public:
           server_(home_, service_, handlers_, config_),
           signals_(home_, SIGTERM, SIGINT),
           reloads_(home_, SIGHUP),
-          log_events_(std::make_shared<LogEvents>(home_, events_)) {
-        log().sinks().push_back(log_events_);
+          operator_events_(std::make_shared<OperatorEvents>(home_, events_)) {
+        log().sinks().push_back(operator_events_);
     }
     ~Daemon() {
         auto& sinks = log().sinks();
-        sinks.erase(std::remove(sinks.begin(), sinks.end(), log_events_), sinks.end());
+        sinks.erase(std::remove(sinks.begin(), sinks.end(), operator_events_), sinks.end());
     }
     Daemon(const Daemon&) = delete;
     Daemon& operator=(const Daemon&) = delete;
@@ -293,7 +293,7 @@ private:
     ApiServer server_;
     asio::signal_set signals_;
     asio::signal_set reloads_;
-    std::shared_ptr<LogEvents> log_events_;
+    std::shared_ptr<OperatorEvents> operator_events_;
     int status_ = 0;
 };
 

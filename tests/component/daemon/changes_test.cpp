@@ -5,7 +5,6 @@
 #include "tests/component/daemon/harness.hpp"
 #include "tests/support/catch.hpp"
 
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -23,11 +22,6 @@ json vm_of(const json& run, const std::string& name) {
         }
     }
     return json::object();
-}
-
-bool has_command(Host& host, const std::string& command, std::size_t vm = 0) {
-    const auto commands = host.qemu().commands(vm);
-    return std::find(commands.begin(), commands.end(), command) != commands.end();
 }
 
 /// Three VMs, one in work at once; vm0 is kept in its pause until `go_on`.

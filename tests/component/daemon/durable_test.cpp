@@ -5,7 +5,6 @@
 #include "tests/component/daemon/harness.hpp"
 #include "tests/support/catch.hpp"
 
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -19,11 +18,6 @@ using namespace std::chrono_literals;
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-bool has_command(Host& host, const std::string& command, std::size_t vm = 0) {
-    const auto commands = host.qemu().commands(vm);
-    return std::find(commands.begin(), commands.end(), command) != commands.end();
-}
 
 std::string outcome_of(const json& run, std::size_t vm) {
     return run.at("vms").at(vm).at("outcome").get<std::string>();

@@ -6,7 +6,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <filesystem>
@@ -14,15 +13,6 @@
 
 using namespace qhup::test;
 using namespace std::chrono_literals;
-
-namespace {
-
-bool has_command(Host& host, const std::string& command, std::size_t vm = 0) {
-    const auto commands = host.qemu().commands(vm);
-    return std::find(commands.begin(), commands.end(), command) != commands.end();
-}
-
-} // namespace
 
 TEST_CASE("0: all selected VMs are on the release; 2: they were already", "[ctl][exit]") {
     Host host(2);

@@ -312,4 +312,9 @@ std::string Host::raw_request(const std::string& bytes) const {
     return answer;
 }
 
+bool has_command(Host& host, const std::string& command, std::size_t vm) {
+    const auto commands = host.qemu().commands(vm);
+    return std::find(commands.begin(), commands.end(), command) != commands.end();
+}
+
 } // namespace qhup::test

@@ -118,4 +118,7 @@ private:
     int spawned_ = 0;
 };
 
+/// Was `command` sent to a VM's QEMU, as "main hot-upgrade-prepare" or "source hot-upgrade-switch"?
+bool has_command(Host& host, const std::string& command, std::size_t vm = 0);
+
 } // namespace qhup::test

@@ -4,7 +4,6 @@
 #include "tests/component/daemon/harness.hpp"
 #include "tests/support/catch.hpp"
 
-#include <algorithm>
 #include <chrono>
 
 using namespace qhup::test;
@@ -20,11 +19,6 @@ json vm_of(const json& run, const std::string& name) {
         }
     }
     return json::object();
-}
-
-bool has_command(Host& host, const std::string& command, std::size_t vm = 0) {
-    const auto commands = host.qemu().commands(vm);
-    return std::find(commands.begin(), commands.end(), command) != commands.end();
 }
 
 } // namespace

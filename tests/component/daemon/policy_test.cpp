@@ -32,11 +32,6 @@ std::string names_of(const json& run) {
     return names;
 }
 
-bool has_command(Host& host, const std::string& command, std::size_t vm) {
-    const auto commands = host.qemu().commands(vm);
-    return std::find(commands.begin(), commands.end(), command) != commands.end();
-}
-
 /// A window of the host's clock that begins and ends so long from now.
 std::string window(std::chrono::minutes from, std::chrono::minutes to) {
     const std::time_t now = std::time(nullptr);

@@ -27,11 +27,6 @@ json newest(Host& host) {
     return json::parse(host.ctl({"--json", "status", host.newest_run(), "--once"}).out);
 }
 
-bool has_command(Host& host, const std::string& command, std::size_t vm) {
-    const auto commands = host.qemu().commands(vm);
-    return std::find(commands.begin(), commands.end(), command) != commands.end();
-}
-
 std::string version_of(Host& host, std::size_t vm) {
     std::string version;
     host.qemu().with_vm([&version](FakeVm& fake) { version = fake.version(); }, vm);

@@ -21,15 +21,6 @@ json vm_of(const json& run, const std::string& name) {
     return json::object();
 }
 
-bool has_command(Host& host, const std::string& command, std::size_t vm = 0) {
-    for (const std::string& one : host.qemu().commands(vm)) {
-        if (one == command) {
-            return true;
-        }
-    }
-    return false;
-}
-
 } // namespace
 
 TEST_CASE("upgrade --all upgrades every VM and says so", "[daemon][upgrade]") {
