@@ -36,7 +36,6 @@ BASES = ("7.2", "10.0")
 DAEMON = '[deadlines]\nverify = "300ms"\n'
 LEASE_MS = 1000
 NOISE_MS = 500  # a busy host is late with what a lease orders
-REAPING_MS = 10000
 PATIENCE_S = 60
 
 # What a step may do, and how often of a hundred.
@@ -483,9 +482,7 @@ class Soak:
         gap = longest_pause(intervals, trouble.since) / 1000  # the serial port's gaps are also the host's
         self.gaps[step.kind] = max(self.gaps[step.kind], gap)
         holds_the_guest = step.fault in ("source stopped", "target stopped", "disk hangs") or step.action in ("stop", "hang")
-        # why: the source reaps its child itself, which takes the kernel seconds where many read /proc all the time.
-        reaping = REAPING_MS if trouble.victims or said == "rolled_back" else 0
-        if gap > LEASE_MS + 250 + NOISE_MS + reaping and not holds_the_guest:
+        if gap > LEASE_MS + 250 + NOISE_MS and not holds_the_guest:
             raise Wrong(f"the guest stood still for {gap:.0f} ms: {entry}")
         binary = os.readlink(f"/proc/{alive[0]}/exe")
         is_new = binary == str(find_qemu(wanted))
