@@ -1,29 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ctl/exit_status.hpp"
 
-#include "upgrade-engine/errors.hpp"
+#include "common/code_catalog.hpp"
 
-#include <algorithm>
+#include <string_view>
 
 namespace qhup::ctl {
 namespace {
 
-/// Nothing was touched, and the same may succeed later: the severity of the code says so.
-bool is_transient(const std::string& code) {
-    if (code == "busy") {
-        return true; // the daemon's own word for a VM that another run has
-    }
-    for (const upgrade::Errc known : upgrade::kAllErrcs) {
-        if (wire_code_of(make_error_code(known)) == code) {
-            return severity_of(make_error_code(known)) == Severity::transient;
-        }
-    }
-    for (const Errc known : {Errc::system_error, Errc::shutting_down}) {
-        if (wire_code_of(make_error_code(known)) == code) {
-            return true;
-        }
-    }
-    return false;
+/// The same may succeed later. A code of a newer daemon is none of those.
+bool is_transient(CodeKind kind, std::string_view code) {
+    const CodeRow* row = find_code(kind, code);
+    return row != nullptr && row->severity == Severity::transient;
 }
 
 /// A VM that was not touched.
@@ -32,7 +20,8 @@ ExitStatus status_of_refusal(const std::string& code, const std::string& stopped
         return ExitStatus::aborted;
     }
     const bool is_daemon_going = code == "stopped" && stopped_by == "shutdown";
-    return is_daemon_going || is_transient(code) ? ExitStatus::try_later : ExitStatus::refused;
+    return is_daemon_going || is_transient(CodeKind::upgrade, code) ? ExitStatus::try_later
+                                                                    : ExitStatus::refused;
 }
 
 /// How bad an outcome is; the worst decides.
@@ -98,7 +87,7 @@ ExitStatus exit_status_of(const daemon::Problem& problem) {
     if (problem.code == "release_unusable") {
         return ExitStatus::refused;
     }
-    if (problem.code == "vm_busy" || problem.code == "vm_unreachable") {
+    if (is_transient(CodeKind::problem, problem.code)) {
         return ExitStatus::try_later;
     }
     if (problem.code == "no_such_path") {
