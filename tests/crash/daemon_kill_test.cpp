@@ -6,7 +6,6 @@
 #include "tests/component/daemon/harness.hpp"
 #include "tests/support/catch.hpp"
 
-#include <algorithm>
 #include <chrono>
 
 using namespace qhup::test;
@@ -30,12 +29,6 @@ const std::vector<Mark> kMarks{
     {"source", "hot-upgrade-commit"},
 };
 
-bool has_command(Host& host, const Mark& mark) {
-    const auto commands = host.qemu().commands(0);
-    return std::find(commands.begin(), commands.end(), mark.side + " " + mark.command) !=
-           commands.end();
-}
-
 /// What is true of the guest: which sides run it, and what version.
 struct Truth {
     std::vector<std::string> sides;
@@ -57,7 +50,7 @@ Truth truth_of(Host& host, std::size_t vm) {
 /// Kills the daemon at the mark, starts it again, and returns the run as it ended.
 json kill_and_restart(Host& host, const Mark& mark) {
     const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
-    REQUIRE(wait_until([&] { return has_command(host, mark); }));
+    REQUIRE(wait_until([&] { return has_command(host, mark.side + " " + mark.command); }));
     host.kill_daemon();
     // from here on the VM answers as usual
     host.qemu().with_vm([](FakeVm& vm) { vm.options().reactions.clear(); }, 0);
@@ -129,7 +122,7 @@ TEST_CASE("a daemon killed again and again still ends every run", "[daemon][cras
     host.serve();
     REQUIRE(host.start_daemon());
     const pid_t ctl = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
-    REQUIRE(wait_until([&] { return has_command(host, {"source", "hot-upgrade-switch"}); }));
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
     for (int i = 0; i < 5; ++i) {
         host.kill_daemon();
         REQUIRE(host.start_daemon());

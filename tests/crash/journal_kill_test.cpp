@@ -34,11 +34,6 @@ struct Scenario {
     const char* command = "upgrade";
 };
 
-bool has_command(Host& host, const std::string& command) {
-    const auto commands = host.qemu().commands(0);
-    return std::find(commands.begin(), commands.end(), command) != commands.end();
-}
-
 std::string version_of(Host& host, std::size_t vm) {
     std::string version;
     host.qemu().with_vm([&version](FakeVm& fake) { version = fake.version(); }, vm);

@@ -12,7 +12,6 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -36,11 +35,6 @@ std::size_t sides_of(Host& host) {
     std::size_t sides = 0;
     host.qemu().with_vm([&sides](FakeVm& fake) { sides = fake.running_sides().size(); });
     return sides;
-}
-
-bool has_command(Host& host, const std::string& command) {
-    const auto commands = host.qemu().commands(0);
-    return std::find(commands.begin(), commands.end(), command) != commands.end();
 }
 
 Ran upgrade(Host& host) {
