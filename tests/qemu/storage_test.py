@@ -17,6 +17,7 @@ from block import LockProbe, assert_sound, create
 from case import NOISE_MS, Disk, Guest, QemuTest, find_qemu, main, note_figures, other, tool
 from firmware import FirmwareGuest
 from pair import Upgrade, UpgradeFailed, assert_runs_on_one, run_upgrade, wait_for
+from preload import find_preload
 from processes import end_processes, wait_gone
 from qmp import QmpError
 
@@ -333,6 +334,51 @@ class Queues(QemuTest):
             for base in ("7.2", "10.0", "10.0"):
                 timings = self.upgrade(vm, base)
                 self.assertLess(timings["activate"], 300e6)
+
+
+class PersistentMemory(QemuTest):
+    SLOW_MS = 300
+
+    def test_flush_of_virtio_pmem_is_waited_for(self):
+        """No block driver knows of it: a thread calls fsync, and its answer is lost with a process that hands over before."""
+        with contextlib.ExitStack() as stack:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-storage-")))
+            with open(folder / "memory.pmem", "wb") as file:
+                file.truncate(64 << 20)
+            shim = find_preload("slow_fsync.c")
+            slow = {"LD_PRELOAD": str(shim), "SLOW_FSYNC_FILE": ".pmem", "SLOW_FSYNC_MS": str(self.SLOW_MS)}
+            for name, value in slow.items():
+                os.environ[name] = value
+                stack.callback(os.environ.pop, name)
+            extra = ["-m", "256,slots=2,maxmem=1G", "-device", "virtio-pmem-pci,memdev=pm0"]
+            extra += ["-object", f"memory-backend-file,id=pm0,size=64M,share=on,mem-path={folder / 'memory.pmem'}"]
+            parameters = {"module": "virtio_pmem", "disk": "/dev/pmem0", "disk_rate_kib": 0}
+            vm = self.start("7.2", stack=stack, net=False, extra=extra, parameters=parameters)
+            for base in ("7.2", "10.0", "10.0", "7.2"):
+                with self.subTest(f"{vm.base} to {base}"):
+                    self.given_up(vm, base)
+                    with Upgrade(vm, find_qemu(base)) as upgrade:
+                        upgrade.prepare()
+                        upgrade.switch(drain_deadline=2000, budget=3000, frozen_lease=4000)
+                        upgrade.commit()
+                    vm.base = base
+                    assert_runs_on_one(vm)
+                    self.goes_on(vm)
+
+    def given_up(self, vm, base):
+        """The guest always waits for a flush, which takes longer than we wait."""
+        with Upgrade(vm, find_qemu(base)) as upgrade:
+            upgrade.prepare()
+            with self.assertRaises(UpgradeFailed) as caught:
+                upgrade.switch(drain_deadline=self.SLOW_MS // 10, budget=3000, frozen_lease=4000)
+            upgrade.rollback()
+        self.assertEqual(caught.exception.code, "drain-timeout")
+        self.goes_on(vm)
+
+    def goes_on(self, vm):
+        batches = vm.batches()["pmem0"]
+        wait_for(lambda: vm.batches()["pmem0"] >= batches + 2, 30, "the guest's flushes are answered")
+        vm.check()
 
 
 if __name__ == "__main__":

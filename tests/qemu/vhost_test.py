@@ -15,9 +15,10 @@ import time
 from case import NOISE_MS, PATIENT, QemuTest, find_qemu, main, other, tool
 from netrig import NetRig, TcpEcho
 from pair import Upgrade, UpgradeFailed, assert_runs_on_one, run_upgrade, wait_for
+from preload import find_preload
 from processes import end_processes
 from qmp import QmpError
-from vhost import UdpBridge, find_shim, free_port
+from vhost import UdpBridge, free_port
 
 DRAIN_MS = 300
 # Between the answer of the back end and the stop of its rings
@@ -179,7 +180,7 @@ class VhostNet(QemuTest):
             with self.subTest(f"{base} to {target}"), contextlib.ExitStack() as stack:
                 folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-vn-")))
                 log = folder / "calls"
-                for name, value in (("LD_PRELOAD", find_shim()), ("VHOST_SHIM_LOG", log)):
+                for name, value in (("LD_PRELOAD", find_preload("vhost_shim.c")), ("VHOST_SHIM_LOG", log)):
                     os.environ[name] = str(value)
                     stack.callback(os.environ.pop, name)
                 self.order(stack, base, target, log)

@@ -277,6 +277,11 @@ class Guest:
         """Fresh figures of the guest: ram_passes, disk_passes, udp, tcp_bytes, max_tick_gap_us, uptime_ms, errors."""
         return self.serial.read_stat()
 
+    def batches(self):
+        """How many batches each writer of a disk has written, flushed and verified, by the guest's name of the disk."""
+        words = self.serial.ask("disks", "disks .*")[0].split()[1:]
+        return {name: int(count) for name, count in (word.split("=") for word in words)}
+
     def check(self):
         """Raises AssertionError unless the guest is alive, lost nothing, and saw no error."""
         self.serial.check()

@@ -1,36 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Parts of tests with vhost devices: a network behind a vhost-user back end, and a kernel that seems to have vhost."""
+"""Parts of tests with vhost devices: a network behind a vhost-user back end."""
 
 import ctypes
 import fcntl
-import hashlib
 import os
-import pathlib
 import select
 import socket
 import struct
-import subprocess
 import threading
 import time
 
-from prober import cache_folder
-
-SHIM = pathlib.Path(__file__).resolve().with_name("vhost_shim.c")
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
-
-
-def find_shim():
-    """The library of vhost_shim.c, for LD_PRELOAD; compiled now or kept in the cache."""
-    digest = hashlib.sha256(SHIM.read_bytes()).hexdigest()[:16]
-    library = cache_folder() / "support" / f"vhost-shim-{digest}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        part = library.with_name(f"{library.name}.{os.getpid()}")
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", part, SHIM, "-ldl"], check=True)
-        part.rename(library)
-    return library
 
 
 def free_port():
@@ -115,4 +97,4 @@ def _open_tap(net, name):
     return made[0]
 
 
-__all__ = ["UdpBridge", "find_shim", "free_port"]
+__all__ = ["UdpBridge", "free_port"]

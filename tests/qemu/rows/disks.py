@@ -42,8 +42,7 @@ class Written(Row):
         return self.kind + chr(ord(first) + disks.index(self))
 
     def batches(self, vm):
-        words = vm.serial.ask("disks", "disks .*")[0].split()[1:]
-        return dict(word.split("=") for word in words)[self.guest_name]
+        return vm.batches()[self.guest_name]
 
     def before(self, vm):
         self.had = disk(vm, self.disk_id)

@@ -9,9 +9,10 @@ import threading
 from case import tool
 from netrig import NetRig, TcpEcho
 from pair import wait_for
+from preload import find_preload
 from processes import end_processes
 from survival import Blocked, Row
-from vhost import UdpBridge, find_shim, free_port
+from vhost import UdpBridge, free_port
 
 VIRTIOFSD = pathlib.Path("/usr/lib/qemu/virtiofsd")
 
@@ -27,12 +28,6 @@ def start_back_end(rig, command, socket):
     return process
 
 
-def batches(vm, name):
-    """How many batches the guest's writer on `name` has written, flushed and verified."""
-    words = vm.serial.ask("disks", "disks .*")[0].split()[1:]
-    return int(dict(word.split("=") for word in words)[name])
-
-
 class Storage(Row):
     """The guest's checksummed writer works on it all the time."""
 
@@ -41,12 +36,12 @@ class Storage(Row):
     writer = ""  # as the guest calls it
 
     def before(self, vm):
-        before = batches(vm, self.writer)
-        wait_for(lambda: batches(vm, self.writer) > before, 30, "the writer writes")
+        before = vm.batches()[self.writer]
+        wait_for(lambda: vm.batches()[self.writer] > before, 30, "the writer writes")
 
     def after(self, vm, moved):
-        before = batches(vm, self.writer)
-        wait_for(lambda: batches(vm, self.writer) > before + 10, 30, "the writer goes on")
+        before = vm.batches()[self.writer]
+        wait_for(lambda: vm.batches()[self.writer] > before + 10, 30, "the writer goes on")
         assert self.back_end.poll() is None, "the back end ended"
 
 
@@ -176,7 +171,7 @@ class InKernel(Blocked):
 
     def setup(self, rig):
         if "LD_PRELOAD" not in os.environ:
-            os.environ["LD_PRELOAD"] = str(find_shim())
+            os.environ["LD_PRELOAD"] = str(find_preload("vhost_shim.c"))
             rig.stack.callback(os.environ.pop, "LD_PRELOAD")
 
 
