@@ -146,7 +146,11 @@ std::string_view meaning_of(std::string_view outcome) {
 
 /// The sentence below the table for a VM that was not upgraded, or of which more must be said.
 std::string explanation_of(const daemon::RunVmView& vm) {
-    std::string text = or_dash(vm.vm) + " " + std::string(meaning_of(vm.outcome));
+    // why: whoever was paused for a rehearsal was touched.
+    const bool was_rehearsed = vm.outcome == "refused" && vm.rehearsal && vm.rehearsal->pause_ms;
+    std::string text =
+        or_dash(vm.vm) + " " +
+        (was_rehearsed ? "was refused and not moved" : std::string(meaning_of(vm.outcome)));
     // why: the engine's sentence and QEMU's words are about the first blocker, which is listed.
     const auto is_listed = [&vm](const std::string& words) {
         return std::any_of(vm.blockers.begin(), vm.blockers.end(), [&words](const auto& blocker) {
@@ -403,7 +407,9 @@ std::string render_run(const daemon::RunView& run, const Style& style) {
         notes += "The run was stopped: " + sentence(run.stop_reason) + "\n";
     }
     notes += run.dry_run ? "This was a dry run: nothing was touched.\n" : "";
-    notes += run.kind == "rehearsal" ? "This was a rehearsal: no guest was moved.\n" : "";
+    notes += run.kind == "rehearsal" || run.kind == "way_back"
+                 ? "This was a rehearsal: no guest was moved.\n"
+                 : "";
     return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
 }
 

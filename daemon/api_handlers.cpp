@@ -37,6 +37,7 @@ nlohmann::json to_document(const UpgradeRuns::Policy& said) {
         {"skip", policy.skip},
         {"pause_budget_ms", nullptr},
         {"rehearse", policy.rehearse},
+        {"rehearse_back", policy.rehearse_back},
         {"probe", policy.probe},
         {"after_failed_verify", policy.after_failed_verify},
         {"window", std::move(windows)},
@@ -58,6 +59,7 @@ nlohmann::json to_document(const VmView& vm, const WayBack& way, const UpgradeRu
         {"version", way.version},
         {"build_id", way.build_id},
         {"reason", way.reason},
+        {"rehearsed", way.rehearsed},
     };
     document["policy"] = to_document(runs.policy(vm.name));
     return document;

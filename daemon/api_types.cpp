@@ -206,9 +206,9 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         }
         request.request_id = value.get<std::string>();
     } else if (key == "kind") {
-        const auto kind = word_of(value, {"upgrade", "rehearsal", "revert"});
+        const auto kind = word_of(value, {"upgrade", "rehearsal", "revert", "way_back"});
         if (!kind) {
-            return bad_request("'kind' must be upgrade, rehearsal or revert");
+            return bad_request("'kind' must be upgrade, rehearsal, revert or way_back");
         }
         request.kind = *kind;
     } else if (key == "rehearse") {
@@ -287,6 +287,7 @@ json to_json(const VmView& value) {
         {"upgrade_state", value.upgrade_state},
         {"ram_bytes", value.ram_bytes},
         {"reachable", value.reachable},
+        {"stale", value.stale},
         {"upgradable", value.upgradable},
         {"reason", value.reason},
         {"run", value.run},
@@ -513,6 +514,7 @@ VmView vm_from_json(const json& value) {
         .upgrade_state = text(value, "upgrade_state"),
         .ram_bytes = integer<std::uint64_t>(value, "ram_bytes"),
         .reachable = flag(value, "reachable"),
+        .stale = flag(value, "stale"),
         .upgradable = flag(value, "upgradable"),
         .reason = text(value, "reason"),
         .run = text(value, "run"),
@@ -700,7 +702,7 @@ Result<RunRequest> parse_run_request(std::string_view body) {
             return result.error();
         }
     }
-    const bool is_revert = request.kind == "revert";
+    const bool is_revert = request.kind == "revert" || request.kind == "way_back";
     if (request.to.empty() && !is_revert) {
         return bad_request("'to' is missing: the name of a release");
     }

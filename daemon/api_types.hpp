@@ -53,6 +53,7 @@ struct VmView {
     std::string upgrade_state;   ///< state of the hand-over: none, prepared, …; "" if unknown
     std::uint64_t ram_bytes = 0; ///< 0: unknown
     bool reachable = false;      ///< it answered in time
+    bool stale = false;          ///< nobody listens on its socket: what a QEMU that ended has left
     bool upgradable = false;     ///< reachable and nothing blocks
     std::string reason;          ///< why it is unreachable; else ""
     std::string run;             ///< the run that works on it; else ""

@@ -29,7 +29,10 @@ struct Config {
     std::uint32_t pause_slots = 0; ///< guests paused at once; 0: one per two cores, at least one
     std::uint32_t memory_reserve_mib = 256; ///< of the host, that VMs in work together leave free
     std::uint32_t kept_binaries = 8;        ///< old binaries kept for the way back, 0 to 64
-    std::string rehearse = "first";    ///< before upgrades: none, first (of each kind of VM) or all
+    std::string rehearse = "first"; ///< before upgrades: none, first (of each kind of VM) or all
+    std::string rehearse_back =
+        "first"; ///< ways back after upgrades: none, first (of each kind), all
+    std::chrono::milliseconds rehearse_back_after{60'000}; ///< when all runs are over; 0 to 1 h
     std::string probe_user = "nobody"; ///< that probes of [[policy]] run as, if qhupd is root
     std::string log_level = "info";    ///< debug, info, warn or error
     /// Units, with *, whose manager follows the new process although qhupd cannot see it.

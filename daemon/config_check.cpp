@@ -115,6 +115,13 @@ std::vector<std::string> find_config_mistakes(const Config& config) {
             config.state_dir + " is mounted noexec: no binary can be kept there for `qhupd-ctl "
                                "revert`. Set kept_binaries = 0 if that is meant.");
     }
+    const auto kept_is_safe = upgrade::check_trusted(config.state_dir);
+    if (config.kept_binaries > 0 && kept_is_safe.has_error() &&
+        !find_folder_mistake(config.state_dir)) {
+        add("state_dir",
+            "no VM could be reverted: what is kept there could be changed by others, since " +
+                kept_is_safe.error().message);
+    }
     bool has_folder = false;
     for (const std::string& folder : config.releases_dirs) {
         std::error_code ignored;

@@ -153,7 +153,7 @@ private:
         service_.spawn("status", run_status());
         service_.spawn("watchdog", run_watchdog());
         service_.spawn("reloads", run_reloads());
-        tell_systemd("READY=1\n" + status_line());
+        owes_ready_ = !tell_systemd("READY=1\n" + status_line());
         {
             const LogFields fields({{"MESSAGE_ID", std::string(message_id_of("started"))}});
             log().info("qhupd {} serves on {}", kVersion, config_.api.socket);
@@ -204,8 +204,10 @@ private:
         std::string told;
         for (bool is_stopped = false; !is_stopped;) {
             std::string line = status_line();
-            if (line != told) {
-                tell_systemd(line);
+            if (owes_ready_ || line != told) {
+                // why: without descriptors READY could not be told, and systemd waits for it.
+                const bool is_told = tell_systemd(owes_ready_ ? "READY=1\n" + line : line);
+                owes_ready_ = owes_ready_ && !is_told;
                 told = std::move(line);
             }
             const auto slept = co_await sleep_until(Deadline::in(std::chrono::seconds(2)));
@@ -267,11 +269,13 @@ private:
         log().info("the configuration was reloaded");
     }
 
-    static void tell_systemd(const std::string& assignments) {
+    /// @return  false: it could not be told; the log says why
+    static bool tell_systemd(const std::string& assignments) {
         const auto told = notify_systemd(assignments);
         if (told.has_error()) {
             log_failure("telling systemd", told.error());
         }
+        return told.has_value();
     }
 
     Config config_; // the parts below refer to it; changed on home_ only
@@ -295,6 +299,7 @@ private:
     asio::signal_set reloads_;
     std::shared_ptr<OperatorEvents> operator_events_;
     int status_ = 0;
+    bool owes_ready_ = false; // READY=1 could not be told
 };
 
 /// Each VM takes some descriptors: as many as the host lets us have.

@@ -16,7 +16,23 @@ KeptBinaries::KeptBinaries(RunServices services)
 awaitable<void> KeptBinaries::load() {
     auto work = [root = root_] { return upgrade::list_kept(root); };
     const std::vector<std::string> trees = co_await blocking(services_.disk, std::move(work));
-    kept_.insert(trees.begin(), trees.end());
+    for (const std::string& build_id : trees) {
+        co_await look_at(build_id);
+    }
+}
+
+/// Whether a tree that is there may be used.
+awaitable<void> KeptBinaries::look_at(std::string build_id) {
+    auto work = [root = root_, build_id] { return upgrade::check_kept(root, build_id); };
+    const Result<void> usable = co_await blocking(services_.disk, std::move(work));
+    if (usable.has_error()) {
+        log_failure("looking at the kept binary " + build_id, usable.error());
+        kept_.erase(build_id);
+        keeping_[build_id] = usable.error().message;
+        co_return;
+    }
+    kept_.insert(build_id);
+    keeping_.erase(build_id);
 }
 
 std::string KeptBinaries::why_not_kept(const std::string& build_id) const {
@@ -54,6 +70,7 @@ awaitable<std::optional<ReleaseShelf::Picked>> KeptBinaries::open(std::string bu
     if (binary.has_error()) {
         log_failure("opening the kept binary " + build_id, binary.error());
         kept_.erase(build_id);
+        keeping_[build_id] = binary.error().message;
         co_return std::nullopt;
     }
     ReleaseShelf::Picked picked;
@@ -119,9 +136,10 @@ awaitable<void> KeptBinaries::keep(VmView vm, std::string build_id, std::set<std
         keeping_[build_id] = kept.error().message;
         co_return;
     }
-    log().info("QEMU {} ({}) is kept for the way back", vm.version, build_id);
-    kept_.insert(build_id);
-    keeping_.erase(build_id);
+    co_await look_at(build_id);
+    if (is_kept(build_id)) {
+        log().info("QEMU {} ({}) is kept for the way back", vm.version, build_id);
+    }
 }
 
 } // namespace qhup::daemon

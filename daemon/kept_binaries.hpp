@@ -20,11 +20,12 @@ class KeptBinaries {
 public:
     explicit KeptBinaries(RunServices services);
 
-    /// Looks for those that daemons before us have kept.
+    /// Looks for those that daemons before us have kept. The log says why one cannot be used.
     [[nodiscard]] awaitable<void> load();
 
+    /// It can be gone back to, as far as could be seen when it was looked at last.
     bool is_kept(const std::string& build_id) const { return kept_.contains(build_id); }
-    /// Why the last try to keep it failed; "" if none did.
+    /// Why it cannot be used, or was not kept the last time; "" if nothing is known against it.
     std::string why_not_kept(const std::string& build_id) const;
 
     /// What the binary says of itself that a VM runs, if it is one that we have.
@@ -46,6 +47,7 @@ public:
 private:
     [[nodiscard]] awaitable<BinaryCatalog::Facts>
     ask(std::string build_id, std::shared_ptr<const upgrade::PinnedBinary> binary);
+    [[nodiscard]] awaitable<void> look_at(std::string build_id);
     [[nodiscard]] awaitable<bool> make_room(std::set<std::string> needed);
 
     RunServices services_;

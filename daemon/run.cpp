@@ -39,14 +39,14 @@ RunFacts Run::facts_of(std::size_t index) const {
 }
 
 void add_policy(Run& run, const std::string& vm, const Config& config) {
-    const RunRequest& request = *run.view.request;
     VmPolicy policy = policy_of(config.policies, vm);
-    const bool is_alone = run.goal == upgrade::Goal::rehearsal || request.dry_run;
+    const auto& request = run.view.request;
+    const bool is_alone = !request || run.goal == upgrade::Goal::rehearsal || request->dry_run;
     run.rehearse.push_back(
-        is_alone                    ? "none"
-        : !request.rehearse.empty() ? request.rehearse
-        : !policy.rehearse.empty()  ? policy.rehearse
-                                    : config.rehearse
+        is_alone                     ? "none"
+        : !request->rehearse.empty() ? request->rehearse
+        : !policy.rehearse.empty()   ? policy.rehearse
+                                     : config.rehearse
     );
     run.policies.push_back(std::move(policy));
 }

@@ -76,7 +76,8 @@ struct Run {
 };
 using RunPtr = std::shared_ptr<Run>;
 
-/// What the configuration says about the next VM of the run, whose request is known.
+/// What the configuration says about the next VM of the run. Without a request, as in a recovery,
+/// it is not rehearsed.
 void add_policy(Run& run, const std::string& vm, const Config& config);
 
 /// The probe of the VM's policy; none: it has none.

@@ -136,6 +136,14 @@ void RunBook::tell(EventType type, const RunPtr& run) {
     services_.events.publish(make_run_event(type, run->view));
 }
 
+void RunBook::tell_when_finished(std::shared_ptr<Notifier> who) {
+    waiting_.push_back(std::move(who));
+}
+
+void RunBook::forget_who_waits(const std::shared_ptr<Notifier>& who) {
+    waiting_.erase(std::remove(waiting_.begin(), waiting_.end(), who), waiting_.end());
+}
+
 void RunBook::add_event(const RunPtr& run, RunEvent event) {
     if (event.vm) {
         services_.events.publish(make_upgrade_event(run->view.id, *event.vm));
@@ -297,6 +305,9 @@ awaitable<void> RunBook::end_vm(RunPtr run, std::size_t index, RunVmView view) {
     }
     if (is_last) {
         add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
+        for (const auto& who : waiting_) {
+            who->notify();
+        }
     }
 }
 

@@ -59,6 +59,10 @@ public:
     /// Tells those who follow everything: one of run_*.
     void tell(EventType type, const RunPtr& run);
 
+    /// Is notified whenever a run has finished, until it is forgotten.
+    void tell_when_finished(std::shared_ptr<Notifier> who);
+    void forget_who_waits(const std::shared_ptr<Notifier>& who);
+
     /// What followers get: events after that number, or none if nothing came before the deadline.
     struct Progress {
         bool is_known = true;         ///< there is such a run
@@ -97,7 +101,8 @@ private:
     Journal& journal_;
     HistoryStore& history_;
     std::map<std::string, RunPtr> runs_;
-    std::vector<std::string> order_; // of ids, oldest first
+    std::vector<std::string> order_;                 // of ids, oldest first
+    std::vector<std::shared_ptr<Notifier>> waiting_; // for runs to finish
     std::uint64_t next_number_ = 1;
 };
 

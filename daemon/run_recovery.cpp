@@ -117,10 +117,21 @@ RunRecovery::recover_vm(RunPtr run, std::size_t index, std::optional<FoundUpgrad
     request.vm = upgrade::VmId(run->view.vms[index].vm);
     request.upgrade = id;
     request.config = make_runner_config(services_.config);
+    // why: a VM that is on its way back already is not judged a second time.
+    if (found->upgrade == upgrade_id_of(run->view.id, index) || run->view.kind == "recovery") {
+        request.probe = make_probe(*run, index, services_.config);
+        request.config.probe_limit = run->policies[index].probe_limit;
+    }
+    const bool is_judged = static_cast<bool>(request.probe);
     auto work =
         recover_on_strand(strand, port, std::move(request), book_.make_observer(run, index));
     const UpgradeReport report = co_await on_executor(strand, std::move(work));
     RunVmView view = make_run_vm_view(report, run->facts_of(index));
+    const auto vm = services_.registry.handle_of(view.vm);
+    if (vm && is_judged) {
+        auto settling = upgrades_.settle(run, index, *vm, found->path, std::move(view));
+        view = co_await std::move(settling);
+    }
     co_await book_.end_vm(run, index, std::move(view));
 }
 
@@ -152,10 +163,10 @@ void RunRecovery::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
         return;
     }
     book_.tell(EventType::run_resumed, run);
+    for (const RunVmView& vm : run->view.vms) {
+        add_policy(*run, vm.vm, services_.config);
+    }
     if (is_in_soak) {
-        for (const RunVmView& vm : run->view.vms) {
-            add_policy(*run, vm.vm, services_.config);
-        }
         upgrades_.open_batch(run);
         services_.tasks.spawn("stages of run " + run->view.id, stages_.resume_stages(run));
         return;
@@ -245,6 +256,7 @@ awaitable<void> RunRecovery::adopt_orphans(std::vector<FoundUpgrade> found) {
         run->view.vms.back().upgrade = entry.upgrade;
         run->view.vms.back().recoveries = recoveries_of(entry.upgrade);
         run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
+        add_policy(*run, run->view.vms.back().vm, services_.config);
     }
     run->held.resize(run->view.vms.size());
     run->open = run->view.vms.size();

@@ -40,34 +40,50 @@ std::string next_step_of(const upgrade::UpgradeReport& report) {
     return needs_a_look ? "'qhupd-ctl show " + report.vm.text() + "' shows how it stands now." : "";
 }
 
-/// The mark that ends the time that counts: when the guest ran on the target, else the last one.
-std::chrono::steady_clock::time_point end_of(const upgrade::UpgradeReport& report) {
-    const auto verify =
-        std::find_if(report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
-            return mark.phase == Phase::verify;
-        });
-    return report.phase == Phase::upgraded && verify != report.marks.end() ? verify->at
-                                                                           : report.marks.back().at;
+/// The steps of the try that a daemon before us began: those after the last wait in the queue.
+std::vector<StepView> last_try(const std::vector<StepView>& steps) {
+    const auto queued = std::find_if(steps.rbegin(), steps.rend(), [](const StepView& step) {
+        return step.phase == upgrade::to_string(Phase::queued);
+    });
+    return {queued.base(), steps.end()};
 }
 
-/// When work began: the first mark after waiting in the queue. A recovery has no such mark: the
-/// work began before the daemon did, and the start of the run is the best that is known.
-std::chrono::steady_clock::time_point
-begin_of(const upgrade::UpgradeReport& report, const RunFacts& run) {
-    if (report.marks.front().phase != Phase::queued) {
-        return run.started;
-    }
-    const auto first =
-        std::find_if(report.marks.begin(), report.marks.end(), [](const upgrade::PhaseMark& mark) {
-            return mark.phase != Phase::queued;
-        });
-    return first == report.marks.end() ? report.marks.back().at : first->at;
+/// When a phase was entered, from the start of the run.
+std::optional<std::uint64_t> at_of(const std::vector<StepView>& steps, Phase phase) {
+    const auto found = std::find_if(steps.begin(), steps.end(), [phase](const StepView& step) {
+        return step.phase == upgrade::to_string(phase);
+    });
+    return found == steps.end() ? std::nullopt : std::optional(found->at_ms);
 }
 
 std::uint64_t
 ms_since(std::chrono::steady_clock::time_point start, std::chrono::steady_clock::time_point point) {
     const auto time = std::chrono::duration_cast<std::chrono::milliseconds>(point - start);
     return static_cast<std::uint64_t>(std::max<std::int64_t>(0, time.count()));
+}
+
+/// The time that counts: from the end of the wait in the queue until the guest ran on the target,
+/// or else until the last mark. After a restart the steps of the daemon before us say more.
+Milliseconds total_of(const upgrade::UpgradeReport& report, const RunFacts& run) {
+    const auto is_worked_on = [](const upgrade::PhaseMark& mark) {
+        return mark.phase != Phase::queued;
+    };
+    const auto is_verify = [](const upgrade::PhaseMark& mark) {
+        return mark.phase == Phase::verify;
+    };
+    const auto& marks = report.marks;
+    const auto first = std::find_if(marks.begin(), marks.end(), is_worked_on);
+    const auto verify = std::find_if(marks.begin(), marks.end(), is_verify);
+    const bool has_moved = report.phase == Phase::upgraded && verify != marks.end();
+    Milliseconds begin = (first == marks.end() ? marks.back().at : first->at) - run.started;
+    Milliseconds end = (has_moved ? verify->at : marks.back().at) - run.started;
+    if (marks.front().phase != Phase::queued) {
+        const std::vector<StepView> before = last_try(run.steps_before);
+        begin = std::chrono::milliseconds(before.empty() ? 0 : before.front().at_ms);
+        const auto switched = at_of(before, Phase::verify);
+        end = has_moved && switched ? std::chrono::milliseconds(*switched) : end;
+    }
+    return std::max(end - begin, Milliseconds(0));
 }
 
 /// What a rehearsal found; nothing before it has ended, or if it did not get to try anything.
@@ -149,17 +165,27 @@ RunVmView say_why_stopped(
     if (view.code != wire_code_of(make_error_code(upgrade::Errc::stopped))) {
         return view;
     }
+    // why: its rehearsal was a pause, too.
+    const bool was_rehearsed = view.rehearsal && view.rehearsal->pause_ms;
+    const std::string before =
+        was_rehearsed
+            ? " after this VM was rehearsed and before it was moved; the guest was paused "
+              "for the rehearsal only, and runs on the old QEMU"
+            : " before this VM was paused";
     if (stopped_by == "abort") {
-        view.message = "Run " + run + " was aborted before this VM was paused";
+        view.message = "Run " + run + " was aborted" + before;
         view.next_step = "Upgrade it again when that is wanted.";
     } else if (stopped_by == "failures") {
-        view.message = "Run " + run + " was stopped by too many failures before this VM was paused";
+        view.message = "Run " + run + " was stopped by too many failures" + before;
         view.next_step = "Look at the VMs that failed first.";
     } else if (stopped_by == "canaries" || stopped_by == "soak" || stopped_by == "release") {
         view.message = "Run " + run + " was stopped before this VM was begun: " + reason;
         view.next_step = "Look at that first.";
+    } else if (stopped_by == "request") {
+        view.message = "The rehearsal of the way back gave way to what somebody asked for";
+        view.next_step = "It comes again later.";
     } else if (stopped_by == "shutdown") {
-        view.message = "qhupd was stopped before this VM was paused";
+        view.message = "qhupd was stopped" + before;
         view.next_step = "Upgrade it again when qhupd runs.";
     }
     return view;
@@ -272,7 +298,7 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
             }
         }
         if (!view.outcome.empty()) {
-            view.total_ms = Milliseconds(end_of(report) - begin_of(report, run)).count();
+            view.total_ms = total_of(report, run).count();
         }
     }
     return view;

@@ -11,6 +11,8 @@
 #include "daemon/strand_work.hpp"
 #include "daemon/wall_clock.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <random>
 #include <set>
@@ -27,6 +29,18 @@ constexpr milliseconds kJournalRetry{1000}; // until results that could not be w
 constexpr milliseconds kJournalOpens{1500}; // READY does not wait longer for a disk
 constexpr milliseconds kLastWrite{5000};    // when the daemon stops
 constexpr std::size_t kMaxOpenRuns = 32;
+
+/// Counts as long as it lives.
+class Counted {
+public:
+    explicit Counted(std::size_t& count) : count_(count) { ++count_; }
+    Counted(const Counted&) = delete;
+    Counted& operator=(const Counted&) = delete;
+    ~Counted() { --count_; }
+
+private:
+    std::size_t& count_;
+};
 
 } // namespace
 
@@ -57,7 +71,10 @@ UpgradeRuns::UpgradeRuns(
       ways_back_(services_, book_, kept_),
       upgrades_(services_, book_, holds_, kept_, ways_back_),
       stages_(services_, book_, holds_, kept_, upgrades_),
-      recovery_(services_, book_, upgrades_, stages_) {}
+      recovery_(services_, book_, upgrades_, stages_),
+      rehearsals_(services_, book_, holds_, kept_, [this](RunRequest request) {
+          return start_way_back(std::move(request));
+      }) {}
 
 UpgradeRuns::~UpgradeRuns() = default;
 
@@ -216,6 +233,13 @@ UpgradeRuns::find_same(RunRequest request) {
     co_return std::nullopt;
 }
 
+/// @return  why it was not started; "" if it was
+awaitable<std::string> UpgradeRuns::start_way_back(RunRequest request) {
+    const auto started = co_await start(std::move(request), ::geteuid());
+    const auto* const problem = std::get_if<Problem>(&started);
+    co_return problem == nullptr ? std::string() : problem->detail;
+}
+
 /// It is known whether the run goes on.
 void UpgradeRuns::end_start(const RunPtr& run) {
     run->is_starting = false;
@@ -230,7 +254,13 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     if (before) {
         co_return std::move(*before);
     }
-    const bool is_revert = request.kind == "revert";
+    const bool is_revert = request.kind == "revert" || request.kind == "way_back";
+    const bool is_in_background = request.kind == "way_back";
+    std::optional<Counted> asked;
+    if (!is_in_background) {
+        asked.emplace(asked_);
+        co_await rehearsals_.give_way();
+    }
     ReleaseShelf::Answer answer;
     if (!is_revert) {
         answer = co_await services_.shelf.pick(request.to);
@@ -245,6 +275,13 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     if (problem) {
         co_return std::move(*problem);
     }
+    if (is_revert && chosen.vms.empty() && !chosen.all) {
+        co_return make_problem(
+            ProblemCode::bad_request,
+            "Run " + request.vms.front() + " has moved no VM that is there now.",
+            "'qhupd-ctl status " + request.vms.front() + "' shows what became of its VMs."
+        );
+    }
     std::map<std::string, BinaryCatalog::Facts> sources;
     for (const std::string& name : select(chosen)) {
         const auto seen = services_.registry.find(name);
@@ -258,9 +295,13 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     if (before) {
         co_return std::move(*before);
     }
+    if (is_in_background && (asked_ != 0 || book_.running() != 0)) {
+        co_return make_problem(ProblemCode::vm_busy, "Something else was asked for.");
+    }
     const RunPtr run = book_.make_run(make_run_id(std::random_device{}()), request.kind);
     run->is_starting = true;
-    run->goal = request.kind == "rehearsal" ? upgrade::Goal::rehearsal : upgrade::Goal::upgrade;
+    run->goal = request.kind == "rehearsal" || request.kind == "way_back" ? upgrade::Goal::rehearsal
+                                                                          : upgrade::Goal::upgrade;
     run->view.request = request;
     run->view.dry_run = request.dry_run;
     run->view.parallel =
@@ -378,8 +419,15 @@ awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, s
         co_return check;
     }
     if (!seen->reachable || !seen->run.empty()) {
-        check.code = seen->reachable ? "busy" : "not_answering";
+        check.code = seen->reachable ? "busy" : seen->stale ? "stale_socket" : "not_answering";
         check.message = seen->reachable ? "run " + seen->run + " works on this VM" : seen->reason;
+        co_return check;
+    }
+    if (!handle->unfinished.empty()) {
+        // why: while the old process is parked, nobody but the upgrade can ask it.
+        check.code = "blocked";
+        check.blockers = seen->blockers;
+        check.message = seen->blockers.empty() ? std::string() : seen->blockers.back().reason;
         co_return check;
     }
     upgrade::UpgradeRequest request;
@@ -416,6 +464,12 @@ awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, s
         check.code = "blocked";
         check.message = check.blockers.front().reason;
     }
+    const VmPolicy policy = policy_of(services_.config.policies, vm);
+    if (check.can_upgrade && !is_open(policy, time_of_day_now())) {
+        check.can_upgrade = false;
+        check.code = wire_code_of(make_error_code(upgrade::Errc::outside_window));
+        check.message = describe_window(vm, policy, time_of_day_now());
+    }
     co_return check;
 }
 
@@ -445,6 +499,7 @@ awaitable<void> UpgradeRuns::start_recovery() {
         found.has_value() ? std::move(*found) : std::vector<FoundUpgrade>();
     auto recovering = recovery_.start(std::move(contents.runs), std::move(pairs));
     co_await std::move(recovering);
+    services_.tasks.spawn("rehearsals of ways back", rehearsals_.run());
 }
 
 } // namespace qhup::daemon

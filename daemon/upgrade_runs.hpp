@@ -6,7 +6,7 @@
 //   RunBook       what is known of runs, the journal, followers
 //   VmUpgrades    one VM of a run        VmAdmission   when it may begin
 //   StageRunner   canaries and batches   RunRecovery   what a daemon before us left
-//   HoldStore     holds                  KeptBinaries, WaysBack   the way back
+//   HoldStore     holds                  KeptBinaries, WaysBack, WayBackRehearsals   the way back
 #pragma once
 
 #include "common/async.hpp"
@@ -23,9 +23,11 @@
 #include "daemon/stage_runner.hpp"
 #include "daemon/vm_registry.hpp"
 #include "daemon/vm_upgrades.hpp"
+#include "daemon/way_back_rehearsals.hpp"
 #include "daemon/ways_back.hpp"
 #include "upgrade-engine/slot_gate.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -142,6 +144,7 @@ private:
     [[nodiscard]] awaitable<std::optional<std::variant<Started, Problem>>>
     find_same(RunRequest request);
     void end_start(const RunPtr& run);
+    [[nodiscard]] awaitable<std::string> start_way_back(RunRequest request);
     std::vector<std::string> select(const RunRequest& request) const;
     void put_again();
 
@@ -157,6 +160,8 @@ private:
     VmUpgrades upgrades_;
     StageRunner stages_;
     RunRecovery recovery_;
+    WayBackRehearsals rehearsals_;
+    std::size_t asked_ = 0; // requests of clients that are about to become runs
     bool is_stopping_ = false;
 };
 

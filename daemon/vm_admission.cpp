@@ -30,14 +30,9 @@ awaitable<Result<void>> VmAdmission::admit(RunPtr run, std::size_t index) {
     const std::chrono::minutes now = time_of_day_now();
     // why: a way back must be open at every hour.
     if (run->view.kind != "revert" && !is_open(policy, now)) {
-        std::string windows;
-        for (const DayWindow& window : policy.window) {
-            windows += (windows.empty() ? "" : ", ") + format_day_window(window);
-        }
         co_return make_failure(
             upgrade::Errc::outside_window,
-            "The policy of VM " + run->view.vms[index].vm + " lets upgrades begin at " + windows +
-                " only, and it is " + format_time_of_day(now) +
+            describe_window(run->view.vms[index].vm, policy, now) +
                 ", so it was not touched; start the upgrade again then."
         );
     }

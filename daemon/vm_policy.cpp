@@ -68,6 +68,7 @@ VmPolicy policy_of(const std::vector<PolicyRule>& rules, std::string_view vm) {
         take(rule.skip, policy.skip);
         take(rule.pause_budget, policy.pause_budget);
         take(rule.rehearse, policy.rehearse);
+        take(rule.rehearse_back, policy.rehearse_back);
         take(rule.window, policy.window);
         take(rule.probe, policy.probe);
         take(rule.probe_limit, policy.probe_limit);
@@ -109,6 +110,16 @@ bool is_open(const VmPolicy& policy, minutes time_of_day) noexcept {
                policy.window.end(),
                [time_of_day](const DayWindow& window) { return contains(window, time_of_day); }
            );
+}
+
+std::string
+describe_window(std::string_view vm, const VmPolicy& policy, std::chrono::minutes time_of_day) {
+    std::string windows;
+    for (const DayWindow& window : policy.window) {
+        windows += (windows.empty() ? "" : ", ") + format_day_window(window);
+    }
+    return "The policy of VM " + std::string(vm) + " lets upgrades begin at " + windows +
+           " only, and it is " + format_time_of_day(time_of_day);
 }
 
 std::vector<std::string>

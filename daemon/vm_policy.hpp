@@ -30,6 +30,7 @@ struct PolicyRule {
     std::optional<std::int32_t> priority; ///< -1000 to 1000
     std::optional<bool> skip;             ///< not in runs over all VMs
     std::optional<std::chrono::milliseconds> pause_budget; ///< 10 ms to 30 s
+    std::optional<std::string> rehearse_back;              ///< none, first or all
     std::optional<std::string> rehearse;                   ///< none, first or all
     std::optional<std::vector<std::string>> probe;         ///< program and arguments; empty: none
     std::optional<std::chrono::milliseconds> probe_limit;  ///< 100 ms to 10 s
@@ -44,6 +45,7 @@ struct VmPolicy {
     bool skip = false;                                     ///< left out where all VMs are meant
     std::optional<std::chrono::milliseconds> pause_budget; ///< of its pauses; none: the daemon's
     std::string rehearse;                                  ///< none, first, all; "": the daemon's
+    std::string rehearse_back;                             ///< as rehearse, of the way back
     std::vector<std::string> probe;                        ///< is run after the switch; empty: none
     std::chrono::milliseconds probe_limit{5000};           ///< for the probe
     std::string after_failed_verify = "report"; ///< what becomes of a VM that is not well then
@@ -65,6 +67,11 @@ std::string format_time_of_day(std::chrono::minutes time_of_day);
 
 /// May an upgrade begin at that time of day?
 bool is_open(const VmPolicy& policy, std::chrono::minutes time_of_day) noexcept;
+
+/// "The policy of VM vm1 lets upgrades begin at 22:00-06:00 only, and it is 12:00": a sentence
+/// without its full stop.
+std::string
+describe_window(std::string_view vm, const VmPolicy& policy, std::chrono::minutes time_of_day);
 
 /// The names in the order of a run: by priority, the highest first, then by name.
 std::vector<std::string>

@@ -48,6 +48,16 @@ std::optional<RunVmView> VmUpgrades::take_vm(const Run& run, std::size_t index, 
             "Name it, and it is not left out."
         );
     }
+    const auto seen = services_.registry.find(name);
+    if (seen && seen->stale) {
+        auto make_view = run.view.request->all ? make_skipped_view : make_refused_view;
+        return make_view(
+            run.facts_of(index),
+            "stale_socket",
+            "Nobody listens on its socket: the QEMU that made it has ended",
+            "Remove it if no VM comes back there: rm " + seen->socket
+        );
+    }
     if (const auto hold = holds_.find(name)) {
         auto make_view = run.view.request->all ? make_skipped_view : make_refused_view;
         return make_view(run.facts_of(index), "held", describe(*hold), how_to_unhold(name));
@@ -174,11 +184,20 @@ awaitable<void> VmUpgrades::run_vm(
         run->view.stopped_by,
         run->view.stop_reason
     );
-    if (is_unwell(view) && run->policies[index].after_failed_verify == "revert") {
-        auto taking_back = take_back(run, index, vm, *folder, std::move(view));
-        view = co_await std::move(taking_back);
-    }
+    auto settling = settle(run, index, vm, *folder, std::move(view));
+    view = co_await std::move(settling);
     co_await book_.end_vm(run, index, std::move(view));
+}
+
+awaitable<RunVmView>
+VmUpgrades::settle(RunPtr run, std::size_t index, VmHandle vm, std::string folder, RunVmView view) {
+    const bool is_to_go_back =
+        is_unwell(view) && run->policies[index].after_failed_verify == "revert";
+    if (!is_to_go_back) {
+        co_return view;
+    }
+    auto taking_back = take_back(run, index, std::move(vm), std::move(folder), std::move(view));
+    co_return co_await std::move(taking_back);
 }
 
 /// The guest runs on the new QEMU and is not well. The upgrade is finished first, since the way
@@ -272,7 +291,7 @@ awaitable<UpgradeReport> VmUpgrades::run_engine(
         request.prediction = predict_pause(book_.history(), vm.name);
     }
     request.config = make_runner_config(services_.config);
-    const auto& asked = run->view.request->pause_budget_ms;
+    const auto asked = run->view.request ? run->view.request->pause_budget_ms : std::nullopt;
     request.config.switch_limits.budget = choose_pause_budget(
         asked ? std::optional(milliseconds(*asked)) : std::nullopt,
         run->policies[index],
@@ -293,7 +312,7 @@ awaitable<UpgradeReport> VmUpgrades::run_engine(
     );
     UpgradeReport report = co_await on_executor(vm.strand, std::move(upgrade));
     admission_.release_memory(*run, index);
-    if (run->view.stopped_by.empty() && services_.gate.is_stopped(*run->batch)) {
+    if (run->batch && run->view.stopped_by.empty() && services_.gate.is_stopped(*run->batch)) {
         log().warn(
             "run {}: stopped after {} failures", run->view.id, run->view.request->max_failures
         );

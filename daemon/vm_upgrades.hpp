@@ -36,6 +36,14 @@ public:
     /// Begins with the VMs of this stage; 0 where the run has none.
     void start_vms(const RunPtr& run, std::uint32_t stage);
 
+    /// What becomes of a VM after its upgrade: one that is not well on the new QEMU is taken back,
+    /// if its policy says so.
+    /// @param folder  of its control sockets
+    /// @param view    how the upgrade ended
+    /// @return  how the VM ends
+    [[nodiscard]] awaitable<RunVmView>
+    settle(RunPtr run, std::size_t index, VmHandle vm, std::string folder, RunVmView view);
+
 private:
     std::optional<RunVmView> take_vm(const Run& run, std::size_t index, bool has_pick);
     void end_rehearsal(const RunPtr& run, std::size_t index, const RunVmView& view);

@@ -175,7 +175,8 @@ std::vector<BlockerView> to_views(const std::vector<upgrade::Blocker>& blockers)
 std::string reason_of(const Failure& failure, std::string_view socket) {
     const std::string where(socket);
     if (failure.code == qmp::Errc::nobody_listens) {
-        return "nobody listens on " + where + " any more: the VM has ended";
+        return "nobody listens on " + where +
+               " any more: its QEMU has ended. Remove the socket if it is still there: rm " + where;
     }
     if (failure.code == qmp::Errc::monitor_busy) {
         return "somebody listens on " + where +
@@ -218,6 +219,7 @@ VmView make_vm_view(std::string name, std::string socket, const VmProbe* probe) 
     }
     if (!probe->answers) {
         view.reason = probe->why ? reason_of(*probe->why, view.socket) : "it does not answer";
+        view.stale = probe->why && probe->why->code == qmp::Errc::nobody_listens;
         return view;
     }
     const upgrade::VmFacts& facts = probe->facts;
@@ -243,7 +245,8 @@ VmView make_vm_view(std::string name, std::string socket, const VmProbe* probe) 
             {.id = "engine/upgrade",
              .klass = "upgrade",
              .reason = "an upgrade of this VM has not ended (" + view.upgrade_state +
-                       "); wait for it, or see 'qhupd-ctl status'"}
+                       "); wait for it, or see 'qhupd-ctl status'. An upgrade or revert of the VM "
+                       "ends one of qhupd's first"}
         );
     }
     view.upgradable = view.blockers.empty() && facts.state == upgrade::PairState::none;

@@ -13,6 +13,7 @@ WayBack WaysBack::of(const std::string& vm) const {
 
 std::vector<WayBack> WaysBack::of(const std::vector<VmView>& vms) const {
     const auto all = find_all(vms);
+    const WayTrials trials(book_.history());
     std::vector<WayBack> ways;
     ways.reserve(vms.size());
     for (const VmView& vm : vms) {
@@ -20,7 +21,9 @@ std::vector<WayBack> WaysBack::of(const std::vector<VmView>& vms) const {
         const auto from = found == all.end() ? std::nullopt : std::optional(found->second);
         const bool is_kept = from && kept_.is_kept(from->build_id);
         const std::string why = from ? kept_.why_not_kept(from->build_id) : std::string();
-        ways.push_back(judge_way_back(from, is_kept, why));
+        const WayTrial trial =
+            from ? trials.find(vm.shape_class, vm.build_id, from->build_id) : WayTrial();
+        ways.push_back(judge_way_back(from, is_kept, why, trial));
     }
     return ways;
 }
@@ -35,7 +38,7 @@ std::unordered_map<std::string, CameFrom> WaysBack::find_all(const std::vector<V
 
 std::map<std::string, CameFrom> WaysBack::choose(RunRequest& request) const {
     std::map<std::string, CameFrom> ways;
-    if (request.kind != "revert") {
+    if (request.kind != "revert" && request.kind != "way_back") {
         return ways;
     }
     const bool is_one =

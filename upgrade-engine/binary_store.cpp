@@ -308,6 +308,39 @@ void note_identity(const struct stat& info, PinnedBinary& binary) {
 
 } // namespace
 
+Result<void> check_trusted(const std::string& path) {
+    UniqueFd at(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    std::string so_far;
+    for (std::size_t begin = 1; begin < path.size();) {
+        const std::size_t end = std::min(path.find('/', begin), path.size());
+        const std::string name = path.substr(begin, end - begin);
+        begin = end + 1;
+        if (name.empty()) {
+            continue;
+        }
+        so_far += "/" + name;
+        UniqueFd fd(::openat(at.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+        if (!fd && errno == ENOENT) {
+            return {};
+        }
+        struct stat info {};
+        if (!fd || ::fstat(fd.get(), &info) != 0) {
+            return make_failure(Errc::binary_refused, so_far + " cannot be examined.");
+        }
+        if (S_ISLNK(info.st_mode)) {
+            return make_failure(
+                Errc::binary_refused,
+                so_far + " is a symbolic link; write the path that the link leads to."
+            );
+        }
+        if (const auto distrust = find_distrust(info)) {
+            return make_failure(Errc::binary_refused, so_far + " " + *distrust);
+        }
+        at = std::move(fd);
+    }
+    return {};
+}
+
 Result<std::shared_ptr<const PinnedBinary>> pin_binary(const Release& release) {
     Result<UniqueFd> fd = open_path(release);
     if (fd.has_error()) {

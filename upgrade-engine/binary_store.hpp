@@ -45,6 +45,14 @@ struct PinnedBinary {
 /// Blocking: reads the whole file (some tens of MiB)
 [[nodiscard]] Result<std::shared_ptr<const PinnedBinary>> pin_binary(const Release& release);
 
+/// Whether nobody but root and we can change what is at this path: every element of it belongs to
+/// one of us, is not writable for group or others, and is no symbolic link. What is not there yet
+/// is trusted.
+///
+/// Errors:   Errc::binary_refused: which element, and what to do about it
+/// Blocking: one look at each element
+[[nodiscard]] Result<void> check_trusted(const std::string& path);
+
 /// Whether the pinned file is still what was checked: same bytes by size and times, same mode.
 /// Errors:   Errc::binary_changed
 /// Blocking: one fstat

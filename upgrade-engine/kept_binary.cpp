@@ -535,6 +535,23 @@ std::vector<std::string> list_kept(const std::string& root) {
     return ids;
 }
 
+Result<void> check_kept(const std::string& root, const std::string& build_id) {
+    const std::string folder = root + "/" + build_id;
+    for (const std::string& file : {folder + "/bin/qemu", folder + "/bin/ld.so"}) {
+        const Result<void> trusted = check_trusted(file);
+        std::error_code error;
+        const bool is_there = fs::is_regular_file(file, error);
+        if (trusted.has_error() || !is_there) {
+            return make_failure(
+                Errc::binary_refused,
+                "The binary " + build_id + ", which is kept, cannot be used: " +
+                    (is_there ? trusted.error().message : file + " is missing.")
+            );
+        }
+    }
+    return {};
+}
+
 Result<std::shared_ptr<const PinnedBinary>>
 pin_kept(const std::string& root, const std::string& build_id) {
     if (!is_kept(root, build_id)) {

@@ -74,6 +74,11 @@ struct KeepRequest {
 [[nodiscard]] std::vector<std::string>
 kept_tail(const std::string& root, const std::string& build_id);
 
+/// Whether a tree that is there may be used, without reading it.
+/// Errors:   Errc::binary_refused: what is missing or can be changed by others
+/// Blocking: one look at each folder above it
+[[nodiscard]] Result<void> check_kept(const std::string& root, const std::string& build_id);
+
 /// Opens and checks a kept binary; `fd` is its loader, which starts it with its own libraries.
 /// Errors:   as pin_binary()
 [[nodiscard]] Result<std::shared_ptr<const PinnedBinary>>

@@ -243,6 +243,7 @@ run_recovery(VmPort& port, RecoveryRequest request, UpgradeObserver observer) {
     UpgradeRequest as_upgrade;
     as_upgrade.vm = std::move(request.vm);
     as_upgrade.upgrade = std::move(request.upgrade);
+    as_upgrade.probe = std::move(request.probe);
     as_upgrade.config = std::move(request.config);
     Runner runner(port, nullptr, std::move(as_upgrade), std::move(observer), {});
     const Phase first = co_await runner.find_first_phase();

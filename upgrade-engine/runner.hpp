@@ -148,6 +148,7 @@ struct RecoveryRequest {
     VmId vm;           ///< for messages
     UpgradeId upgrade; ///< from the name of the control socket
     RunnerConfig config;
+    GuestProbe probe = nullptr; ///< none: nothing more is asked in verify
 };
 
 /// Finishes or undoes what a daemon before us began; the pair says which. Ends in upgraded,

@@ -64,7 +64,11 @@ std::string way_back_line(const nlohmann::json& vm) {
         return {};
     }
     return text_of(vm, "name") + ": the way back to " + text_of(*way, "version") + " is " +
-           (flag_of(*way, "open") ? "open" : "closed: " + text_of(*way, "reason")) + ".\n";
+           (flag_of(*way, "open") ? text_of(*way, "rehearsed") == "passed"
+                                        ? "open, as a rehearsal showed"
+                                        : "open; nobody has rehearsed it"
+                                  : "closed: " + text_of(*way, "reason")) +
+           ".\n";
 }
 
 /// A list of words, in a line.

@@ -161,7 +161,14 @@ reverted_names(Client& client, const Options& options, const std::vector<KnownVm
     }
     names.clear();
     for (const daemon::RunVmView& vm : daemon::run_from_json(*body).vms) {
-        if (vm.outcome == "upgraded") {
+        const auto is_on_it = [&vm](const KnownVm& now) {
+            return now.view.name == vm.vm && !vm.to_build_id.empty() &&
+                   now.view.build_id == vm.to_build_id;
+        };
+        // why: one that was not well afterwards has moved, too.
+        const bool may_have_moved = vm.outcome == "needs_operator" || vm.outcome == "lost_contact";
+        if (vm.outcome == "upgraded" ||
+            (may_have_moved && std::any_of(known.begin(), known.end(), is_on_it))) {
             names.insert(vm.vm);
         }
     }
@@ -191,6 +198,17 @@ std::variant<Plan, ExitStatus> plan_revert(Client& client, const Options& option
         } else if (is_open.is_boolean() && is_open.get<bool>()) {
             plan.work.push_back(
                 {vm.view.name, vm.view.version, text_of(member(way, "version")), std::nullopt}
+            );
+        } else if (text_of(member(way, "rehearsed")) == "failed") {
+            // why: it is tried all the same, and rolled back if it fails again.
+            plan.work.push_back(
+                {vm.view.name,
+                 vm.view.version,
+                 text_of(member(way, "version")),
+                 std::nullopt,
+                 {{.id = "way_back",
+                   .klass = "rehearsal",
+                   .reason = text_of(member(way, "reason"))}}}
             );
         } else {
             plan.left_out.push_back({vm.view.name, "no_way_back", text_of(member(way, "reason"))});

@@ -4,22 +4,29 @@
 firmware are gone from the disk and the daemon was started again in between.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
 import tempfile
+import time
 
 from case import QemuTest, find_qemu, main
 from daemon import Daemon
 from firmware import FirmwareGuest
 from guest import roots_folder
-from pair import assert_runs_on_one
+from pair import assert_runs_on_one, wait_for
 
-ROLLED_BACK, REFUSED = 4, 6
+ROLLED_BACK, NEEDS_OPERATOR, REFUSED = 4, 5, 6
 LIBRARY = "libpixman-1.so.0"
 
 
 class RevertTest(QemuTest):
+    def setUp(self):
+        super().setUp()
+        # a daemon finds all VMs of this process: a guest of another test would be the first of its list
+        self.guests = self.enterContext(contextlib.ExitStack())
+
     def daemon(self, **options):
         # qhupd trusts no binary where others may write, and keeps them below its state_dir
         folder = pathlib.Path(tempfile.mkdtemp(prefix="qhup-reverts-", dir=roots_folder()))
@@ -45,7 +52,7 @@ class RevertTest(QemuTest):
         before = os.environ.get("LD_LIBRARY_PATH")
         os.environ["LD_LIBRARY_PATH"] = str(package / "lib")
         try:
-            vm = self.stack.enter_context(FirmwareGuest(package / "bin" / "qemu-system-x86_64", name=name))
+            vm = self.guests.enter_context(FirmwareGuest(package / "bin" / "qemu-system-x86_64", name=name))
             vm.wait_ready()
         finally:
             if before is None:
@@ -96,7 +103,7 @@ class RevertTest(QemuTest):
         self.assertNotIn(f"{daemon.folder}/state/kept/{first}/share/qemu", words, "arguments pile up")
 
     def test_vm_without_a_way_back_is_refused_with_the_reason(self):
-        vm = self.start("7.2", kind=FirmwareGuest, net=False, name="forth")
+        vm = self.start("7.2", stack=self.guests, kind=FirmwareGuest, net=False, name="forth")
         daemon = self.daemon(top="kept_binaries = 0")
         self.assertEqual(self.entry(daemon, "revert", "--yes", vm.name, status=REFUSED)["code"], "no_way_back")
         self.assertEqual(self.entry(daemon, "upgrade", "--yes", vm.name, "--to", "deb13")["outcome"], "upgraded")
@@ -106,9 +113,50 @@ class RevertTest(QemuTest):
         self.assertIn("closed", daemon.ctl("list").stdout)
         self.assert_version(vm, 10)
 
+    def test_vm_that_is_not_well_can_be_reverted_by_its_name_and_by_its_run(self):
+        vm = self.start("7.2", stack=self.guests, kind=FirmwareGuest, net=False, name="unwell")
+        policy = '[[policy]]\nvms = ["unwell"]\nprobe = ["/bin/sh", "-c", "exit 1"]\n'
+        daemon = self.daemon(top="kept_binaries = 4", sections=policy)
+        for by_run in (False, True):
+            entry = self.entry(daemon, "upgrade", "--yes", vm.name, "--to", "deb13", status=NEEDS_OPERATOR)
+            self.assertEqual(entry["code"], "probe_failed", entry)
+            way = daemon.json("list")["vms"][0]["way_back"]
+            self.assertTrue(way["open"], way)
+            # the old process is parked still: the revert ends that upgrade first
+            checked = daemon.ctl("check", vm.name, "--to", "deb12", check=False).stdout
+            self.assertNotIn("does not answer", checked)
+            what = daemon.json("status")["runs"][0]["id"] if by_run else vm.name
+            entry = self.entry(daemon, "revert", "--yes", what, status=NEEDS_OPERATOR)  # the probe fails there, too
+            self.assertEqual((entry["vm"], entry["code"]), (vm.name, "probe_failed"), entry)
+            self.assertEqual(vm.qmp.execute("query-version")["qemu"]["major"], 7)
+
+    def test_way_back_is_rehearsed_in_the_background_and_gives_way(self):
+        vm = self.start("7.2", stack=self.guests, kind=FirmwareGuest, net=False, name="twice")
+        top = 'kept_binaries = 4\nrehearse = "none"\nrehearse_back = "all"\nrehearse_back_after = "500ms"'
+        daemon = self.daemon(top=top)
+        self.assertEqual(self.entry(daemon, "upgrade", "--yes", vm.name, "--to", "deb13")["outcome"], "upgraded")
+        self.assertEqual(daemon.json("list")["vms"][0]["way_back"]["rehearsed"], "")
+        wait_for(lambda: daemon.json("list")["vms"][0]["way_back"]["rehearsed"] == "passed", 20, "the rehearsal")
+        self.assertIn("open, as a rehearsal showed", daemon.ctl("list").stdout)
+        runs = [run for run in daemon.json("status")["runs"] if run["kind"] == "way_back"]
+        self.assertEqual(len(runs), 1, runs)
+        entry = runs[0]["vms"][0]
+        self.assertEqual(entry["outcome"], "rehearsed", entry)
+        self.assertGreater(entry["pause_ms"], 0)
+        self.assert_version(vm, 10)
+        # it is known now: what comes later is what was asked for, and nobody is in its way
+        for _ in range(3):
+            self.assertEqual(self.entry(daemon, "revert", "--yes", vm.name)["outcome"], "upgraded")
+            time.sleep(0.5)
+        vm.check()
+        # a VM that is held is left alone
+        self.assertEqual(daemon.ctl("hold", vm.name, "--reason", "test").returncode, 0)
+        before = [run["id"] for run in daemon.json("status")["runs"]]
+        time.sleep(1.5)
+        self.assertEqual([run["id"] for run in daemon.json("status")["runs"]], before)
 
     def test_vm_whose_probe_fails_is_taken_back_and_runs(self):
-        vm = self.start("7.2", kind=FirmwareGuest, net=False, name="unwell")
+        vm = self.start("7.2", stack=self.guests, kind=FirmwareGuest, net=False, name="unwell")
         probe = '[[policy]]\nvms = ["unwell"]\nprobe = ["/bin/sh", "-c", "echo no web server; exit 1"]\n'
         daemon = self.daemon(top="kept_binaries = 4", sections=probe + 'after_failed_verify = "revert"')
         first = daemon.json("list")["vms"][0]["build_id"]

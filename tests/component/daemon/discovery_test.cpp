@@ -213,3 +213,50 @@ TEST_CASE("a mistyped name is answered with what was meant", "[daemon][discovery
     CHECK(upgrade.status == 3);
     CHECK(upgrade.err.find("Did you mean 'new'?") != std::string::npos);
 }
+
+TEST_CASE("a stale socket is named, and is no failure of a run over all", "[daemon][discovery]") {
+    Host host(1);
+    host.serve();
+    { // a QEMU that was killed leaves its socket
+        FakeQemuOptions dead = host.options(0);
+        dead.qmp_path = host.dir() / "q/dead.qmp";
+        dead.vm.name = "dead";
+        const FakeQemu killed(dead);
+    }
+    REQUIRE(host.start_daemon());
+    const json list = json::parse(host.ctl({"--json", "list"}).out);
+    CHECK(vm_of(list, "dead").at("stale") == true);
+    CHECK(vm_of(list, "vm0").at("stale") == false);
+    const std::string socket = host.dir() / "q/dead.qmp";
+    const Ran all =
+        host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--max-failures", "1"});
+    INFO(all.err << all.out << host.daemon_log());
+    CHECK(all.status == 0);
+    for (const json& vm : json::parse(all.out).at("vms")) {
+        const bool is_dead = vm.at("vm") == "dead";
+        CHECK(vm.at("outcome") == (is_dead ? "skipped" : "upgraded"));
+        CHECK(vm.at("code") == (is_dead ? "stale_socket" : ""));
+        if (is_dead) {
+            CHECK(vm.at("next_step").get<std::string>().find("rm " + socket) != std::string::npos);
+        }
+    }
+    const Ran named = host.ctl({"--json", "upgrade", "--yes", "dead", "--to", "new"});
+    CHECK(named.status == 6);
+    CHECK(json::parse(named.out).at("vms").at(0).at("code") == "stale_socket");
+    CHECK(host.ctl({"check", "dead", "--to", "new"}).out.find("has ended") != std::string::npos);
+}
+
+TEST_CASE("a VM that was started just now can be checked", "[daemon][discovery]") {
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    REQUIRE(host.ctl({"list"}).status == 0);
+    FakeQemuOptions late = host.options(0);
+    late.qmp_path = host.dir() / "q/late.qmp";
+    late.vm.name = "late";
+    late.vm.uuid = "99999999-2222-3333-4444-555555555555";
+    const FakeQemu qemu(late);
+    const Ran check = host.ctl({"check", "late", "--to", "new"});
+    INFO(check.err << check.out);
+    CHECK(check.status == 0);
+}

@@ -125,6 +125,10 @@ TEST_CASE("no upgrade begins outside the window of its VM", "[daemon][policy]") 
     CHECK(show.out.find("upgrades may begin at") != std::string::npos);
     CHECK(show.out.find("not now") != std::string::npos);
     CHECK(host.ctl({"show", "vm2"}).out.find("Policy") == std::string::npos);
+    const Ran check = host.ctl({"--json", "check", "vm0", "vm2", "--to", "new"});
+    CHECK(check.status == 6);
+    CHECK(check.out.find("outside_window") != std::string::npos);
+    CHECK(check.out.find(window(120min, 180min)) != std::string::npos);
     // a rehearsal pauses the guest too
     CHECK(host.ctl({"rehearse", "--yes", "vm0", "--to", "new"}).status == 6);
 }

@@ -169,3 +169,55 @@ TEST_CASE("a canary whose probe fails in the soak stops the run", "[daemon][prob
     CHECK(run.at("stop_reason").get<std::string>().find("probe") != std::string::npos);
     CHECK(run.at("vms").at(1).at("code") == "stopped");
 }
+
+TEST_CASE("a daemon that is started again in verify runs the probe", "[daemon][probe]") {
+    Host host(1);
+    host.verify = "2s";
+    ::chmod(std::string(host.dir() / "").c_str(), 0755);
+    const std::string flag = host.dir() / "well";
+    host.extra_sections =
+        "[[policy]]\nvms = [\"*\"]\nprobe = [\"/usr/bin/test\", \"-e\", \"" + flag + "\"]\n";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t ctl = host.start_ctl({"upgrade", "--yes", "--all", "--to", "new"});
+    REQUIRE(wait_until([&] {
+        return host.ctl({"--json", "status"}).out.find("\"verify\"") != std::string::npos;
+    }));
+    host.kill_daemon();
+    (void)host.finish_ctl(ctl);
+    REQUIRE(host.start_daemon());
+    const Ran status = host.ctl({"--json", "status"});
+    INFO(status.out << status.err << host.daemon_log());
+    const std::string run = host.newest_run();
+    REQUIRE(wait_until([&] {
+        return host.ctl({"--json", "status", run, "--once"}).out.find("\"finished\"") !=
+               std::string::npos;
+    }));
+    const json vm = only_vm(host.ctl({"--json", "status", run, "--once"}));
+    INFO(vm.dump() << host.daemon_log());
+    CHECK(vm.at("outcome") == "needs_operator");
+    CHECK(vm.at("code") == "probe_failed");
+    CHECK(vm.at("recoveries") == 1);
+}
+
+TEST_CASE("what was not well can be reverted, by its name and by its run", "[daemon][probe]") {
+    Host host(1); // keeps no binary
+    host.extra_sections = "[[policy]]\nvms = [\"*\"]\nprobe = [\"/bin/false\"]\n";
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const Ran ran = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
+    INFO(ran.err << ran.out << host.daemon_log());
+    CHECK(ran.status == 5);
+    for (const std::string& what : {std::string("vm0"), host.newest_run()}) {
+        const Ran reverted = host.ctl({"--json", "revert", "--yes", what});
+        INFO(what << reverted.err << reverted.out);
+        const json vm = only_vm(reverted);
+        CHECK(vm.at("vm") == "vm0");
+        CHECK(vm.at("code") == "no_way_back");
+        CHECK(vm.at("message").get<std::string>().find("is not kept") != std::string::npos);
+    }
+    // that run moved nobody, and it says so
+    const Ran nobody = host.ctl({"revert", "--yes", host.newest_run()});
+    CHECK(nobody.status != 0);
+    CHECK(nobody.err.find("has moved no VM") != std::string::npos);
+}

@@ -182,6 +182,19 @@ TEST_CASE("what others could change is not trusted", "[upgrade][binary_store]") 
     CHECK(pin_binary(make_release(program)).has_value());
 }
 
+TEST_CASE("a path is trusted as far as it is there", "[upgrade][binary_store]") {
+    const Folder folder;
+    CHECK(check_trusted(folder.path()).has_value());
+    CHECK(check_trusted(folder.path() / "not" / "there").has_value());
+    fs::create_directory(folder.path() / "open");
+    fs::permissions(folder.path() / "open", fs::perms(01777));
+    const auto open = check_trusted(folder.path() / "open" / "state");
+    REQUIRE(open.has_error());
+    CHECK(open.error().message.find("/open can be written by others") != std::string::npos);
+    fs::create_directory_symlink(folder.path(), folder / "link");
+    CHECK(check_trusted(folder.path() / "link" / "state").has_error());
+}
+
 TEST_CASE("a pinned binary that is changed afterwards is noticed", "[upgrade][binary_store]") {
     const Folder folder;
     const fs::path program = folder.add_program();

@@ -67,6 +67,30 @@ TEST_CASE(
     CHECK(view.timings_ns.at("pause") == 12'000'000);
 }
 
+TEST_CASE("the total goes on where a daemon before us was", "[daemon][run_view]") {
+    RunFacts facts = kRun;
+    // a rehearsal, the wait for the upgrade, and the upgrade until verify; then 60 s without qhupd
+    facts.steps_before = {
+        {"queued", 0, "ok"},
+        {"preflight", 5, "ok"},
+        {"rehearse", 20, "ok"},
+        {"queued", 100, "ok"},
+        {"preflight", 1100, "ok"},
+        {"switch_over", 1200, "ok"},
+        {"verify", 1250, ""}};
+    auto report = report_in(Phase::upgraded);
+    report.marks = {
+        {Phase::verify, kStart + 60s, {}},
+        {Phase::commit, kStart + 62s, {}},
+        {Phase::upgraded, kStart + 63s, {}}};
+    CHECK(make_run_vm_view(report, facts).total_ms == 150.0);
+    // nobody saw when the guest came to run on the target
+    facts.steps_before.pop_back();
+    CHECK(make_run_vm_view(report, facts).total_ms == 58'900.0);
+    facts.steps_before.clear();
+    CHECK(make_run_vm_view(report, facts).total_ms == 60'000.0);
+}
+
 TEST_CASE("every terminal phase is an outcome", "[daemon][run_view]") {
     for (const Phase phase : upgrade::kAllPhases) {
         const RunVmView view = make_run_vm_view(report_in(phase), kRun);
@@ -194,6 +218,11 @@ TEST_CASE("a VM that was not begun says who stopped the run", "[daemon][run_view
         say_why_stopped(view, "r1", "canaries", canary).message.find(canary) != std::string::npos
     );
     CHECK(say_why_stopped(view, "r1", "shutdown").message.find("qhupd") != std::string::npos);
+    RunVmView rehearsed = view;
+    rehearsed.rehearsal = RehearsalView{"passed", "", "", "", 3.0, 9.0};
+    const std::string aborted = say_why_stopped(rehearsed, "r1", "abort").message;
+    CHECK(aborted.find("paused for the rehearsal only") != std::string::npos);
+    CHECK(aborted.find("before this VM was paused") == std::string::npos);
     view.code = "load_failed";
     view.message = "It failed.";
     CHECK(say_why_stopped(view, "r1", "abort").message == "It failed.");

@@ -113,3 +113,12 @@ TEST_CASE("no run allows a longer pause than a VM's policy", "[daemon][vm_policy
     strict.pause_budget = 1000ms; // more than usual, if the policy says so
     CHECK(choose_pause_budget(std::nullopt, strict, 300ms) == 1000ms);
 }
+
+TEST_CASE("a closed window is said with its times", "[daemon][vm_policy]") {
+    VmPolicy policy;
+    policy.window = {{22h, 6h}, {12h, 12h + 30min}};
+    CHECK(
+        describe_window("vm1", policy, 9h + 5min) ==
+        "The policy of VM vm1 lets upgrades begin at 22:00-06:00, 12:00-12:30 only, and it is 09:05"
+    );
+}

@@ -140,6 +140,10 @@ TEST_CASE("a VM that does not answer is shown with a reason", "[daemon][vm_view]
     CHECK_FALSE(view.reachable);
     CHECK(view.state == "unreachable");
     CHECK(view.reason.find("nobody listens on /q/a") != std::string::npos);
+    CHECK(view.reason.find("rm /q/a") != std::string::npos);
+    CHECK(view.stale);
+    probe.why = make_failure(qmp::Errc::greeting_timed_out, "connecting");
+    CHECK_FALSE(make_vm_view("vm1", "/q/a", &probe).stale);
 }
 
 TEST_CASE("only a VM that has ended is said to have ended", "[daemon][vm_view]") {
