@@ -23,7 +23,7 @@ from pair import assert_runs_on_one, wait_for
 from prober import Prober
 
 RELEASE = {"7.2": "deb12", "10.0": "deb13"}
-OK, NOTHING_TO_DO, NOT_FOUND, ROLLED_BACK, REFUSED, TRY_LATER = 0, 2, 3, 4, 6, 75
+OK, NOTHING_TO_DO, NOT_FOUND, ROLLED_BACK, NEEDS_OPERATOR, REFUSED, TRY_LATER = 0, 2, 3, 4, 5, 6, 75
 
 
 def good_releases():
@@ -248,6 +248,33 @@ class Releases(DaemonTest):
             12,
             "no name of a control socket is left",
         )
+
+
+class TargetDies(DaemonTest):
+    """The new QEMU dies once it may run the guest: the operator is told at once, and the old one never runs it again."""
+
+    def test_guest_is_lost_only_if_the_target_ran_it_and_the_operator_is_told_at_once(self):
+        daemon = self.daemon()
+        # ran: the word is given, and no vCPU has run; started: nobody was told yet; running: the source was told
+        for point in ("target.ran", "target.started", "target.running"):
+            with self.subTest(point=point), contextlib.ExitStack() as stack:
+                vm = self.start("7.2", kind=FirmwareGuest, net=False, name="dies", stack=stack)
+                vm.serial.wait_count(3)
+                vm.serial.expect_end()
+                vm.qmp.execute("x-hot-upgrade-fault", point=point, action="kill")
+                begin = time.monotonic()
+                entry = daemon.json("upgrade", "--yes", vm.name, "--to", "deb13", status=NEEDS_OPERATOR)["vms"][0]
+                took = time.monotonic() - begin
+                self.assertEqual((entry["outcome"], entry["code"]), ("needs_operator", "guest_lost"), entry)
+                self.assertIn("cannot go back to the old one", entry["message"])
+                self.assertIn("start the VM again", entry["message"])
+                self.assertIn("signal 9", entry["peer_text"], entry)
+                count = vm.serial.count
+                time.sleep(0.5)
+                self.assertEqual(vm.serial.count, count, "the source runs the guest, which ran elsewhere")
+                print(f"    killed at {point}: told after {took:.1f} s, steps {[step['phase'] for step in entry['steps']]}")
+                self.assertLess(took, 5)
+                wait_for(lambda: not vm.processes(), 12, f"nothing is left: {vm.processes()}")
 
 
 class DaemonDies(DaemonTest):
