@@ -80,6 +80,10 @@ class OneSource(unittest.TestCase):
         for name in PAGES:
             text, warnings = shown(page(name))
             self.assertEqual(warnings, "", name)
+            linted = subprocess.run(["mandoc", "-Tlint", "-W", "warning"], input=page(name), capture_output=True, text=True)
+            # The pages have no date of their own: the same source makes the same page on every day.
+            found = [line for line in linted.stdout.splitlines() if "missing date" not in line]
+            self.assertEqual(found, [], name)
             for heading in ("NAME", "DESCRIPTION", "SEE ALSO"):
                 self.assertRegex(text, rf"(?m)^{heading}$", name)
         self.assertIn("pause_budget = \"300ms\"", shown(page("qhupd.toml.5"))[0])
