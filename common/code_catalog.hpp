@@ -49,6 +49,8 @@ inline constexpr std::array kCodeCatalog{
         "'qhupd-ctl status' shows the runs that are remembered."},
     CodeRow{"upgrade_not_found", CodeKind::problem, 404, Severity::refused, "No such upgrade",
         "GET /v1/upgrades lists those that are remembered."},
+    CodeRow{"selftest_not_found", CodeKind::problem, 404, Severity::refused, "No such selftest",
+        "GET /v1/selftests lists those that are remembered."},
     CodeRow{"hold_not_found", CodeKind::problem, 404, Severity::refused, "The VM is not held",
         "'qhupd-ctl list' shows which VMs are."},
     CodeRow{"method_not_allowed", CodeKind::problem, 405, Severity::refused, "The path does not take this method",
@@ -211,6 +213,10 @@ inline constexpr std::array kCodeCatalog{
     CodeRow{"outside_window", CodeKind::upgrade, 0, Severity::refused,
         "The VM's policy lets upgrades begin at other times of day only, so it was not "
         "touched; start the upgrade again then.", ""},
+    CodeRow{"untested", CodeKind::upgrade, 0, Severity::refused,
+        "No selftest of these two binaries has passed on this host under its kernel, and the "
+        "configuration wants one, so the VM was not touched; make the selftest, or allow the "
+        "upgrade without.", ""},
     CodeRow{"no_way_back", CodeKind::upgrade, 0, Severity::refused,
         "The VM cannot be reverted: no run that is remembered brought it to its binary, "
         "or the one before is not kept; the message says which.", ""},

@@ -162,6 +162,34 @@ void add_stage_options(CLI::App& upgrade, Options& options) {
         ->type_name("DURATION");
 }
 
+/// One for each check that may be overruled; none for those that keep a guest from harm.
+void add_allowances(CLI::App& upgrade, Options& options) {
+    upgrade.add_flag_callback(
+        "--allow-outside-window",
+        [&options] { options.allow.emplace_back("outside_window"); },
+        "Begin although the policy of a VM names other times of day"
+    );
+    upgrade.add_flag_callback(
+        "--allow-untested",
+        [&options] { options.allow.emplace_back("untested"); },
+        "Begin although no selftest of the two binaries has passed, and the configuration wants one"
+    );
+}
+
+void add_selftest_options(CLI::App& selftest, Options& options) {
+    selftest.add_option("--to", options.to, "The release, as 'qhupd-ctl releases' shows it")
+        ->required()
+        ->type_name("RELEASE");
+    selftest
+        .add_option(
+            "--from", options.from, "The release to begin with; left out: the one that VMs run"
+        )
+        ->type_name("RELEASE");
+    selftest.add_option("--guests,-n", options.guests, "So many guests, each upgraded once")
+        ->check(CLI::Range(1, 50).description(""))
+        ->type_name("N");
+}
+
 void add_hold_options(CLI::App& hold, Options& options) {
     hold.add_option("VM", options.vms, "Their names")->required()->type_name("");
     hold.add_option("--reason", options.reason, "Why, for whoever comes by it")
@@ -214,6 +242,7 @@ void add_commands(CLI::App& app, Options& options) {
     upgrade->add_flag("--dry-run", options.dry_run, "Check everything, touch nothing");
     add_rehearsal_flags(*upgrade, options);
     add_stage_options(*upgrade, options);
+    add_allowances(*upgrade, options);
     add_run_options(
         *add(
             "rehearse",
@@ -237,6 +266,9 @@ void add_commands(CLI::App& app, Options& options) {
         add("abort", "Begin no further VM of a run; one in its pause finishes", Command::abort);
     abort->add_option("RUN", options.run, "Its name, as 'qhupd-ctl status' shows it")->required();
     add_waiting(*abort, options, true);
+    add_selftest_options(
+        *add("selftest", "Upgrade throwaway guests of this host first", Command::selftest), options
+    );
     add_hold_options(
         *add("hold", "Let nobody upgrade, rehearse or revert these VMs", Command::hold), options
     );

@@ -26,6 +26,7 @@ enum class Command {
     releases,
     status,
     abort,
+    selftest,
     hold,
     unhold,
     watch,
@@ -64,6 +65,9 @@ struct Options {
     std::string request_id;                        ///< the caller's name for an upgrade; "": none
     std::uint32_t max_failures = 0;            ///< no further VM is begun after so many; 0: never
     std::string run;                           ///< for abort, and for status; "": list runs
+    std::vector<std::string> allow;            ///< codes of refusals that are overruled
+    std::string from;                          ///< selftest: release to begin with; "": as the VMs
+    std::uint32_t guests = 5;                  ///< selftest: so many, each upgraded once
     std::string reason;                        ///< of a hold
     std::optional<std::int64_t> until_unix_ms; ///< when a hold ends, or
     std::optional<std::chrono::milliseconds> hold_for; ///< after which time; neither: never

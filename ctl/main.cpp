@@ -23,6 +23,7 @@ ExitStatus run_command(const Options& options) {
     case Command::releases: return run_releases(client, options);
     case Command::status: return run_status(client, options);
     case Command::abort: return run_abort(client, options);
+    case Command::selftest: return run_selftest(client, options);
     case Command::hold: return run_hold(client, options);
     case Command::unhold: return run_unhold(client, options);
     case Command::watch: return run_watch(client, options);

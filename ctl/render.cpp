@@ -316,6 +316,39 @@ std::string render_hold(const daemon::HoldView& hold) {
            sentence(hold.reason) + "\n";
 }
 
+std::string render_selftest_begin(const daemon::SelftestView& selftest) {
+    return "Selftest " + or_dash(selftest.id) + ": " +
+           count_of(selftest.guests, "throwaway guest") + " from " + or_dash(selftest.from) +
+           " to " + or_dash(selftest.to) + " …\n";
+}
+
+std::string render_selftest(const daemon::SelftestView& selftest, const Style& style) {
+    std::string host = "kernel " + or_dash(selftest.kernel);
+    host += selftest.accelerator.empty() ? "" : ", " + printable(selftest.accelerator);
+    host += selftest.hugepages ? ", huge pages" : ", no huge pages";
+    host += selftest.confinement.empty() ? "" : ", confined as " + printable(selftest.confinement);
+    std::string text = "Selftest " + or_dash(selftest.id) + " from " + or_dash(selftest.from) +
+                       " to " + or_dash(selftest.to) + " " +
+                       (selftest.passed ? style.good("passed") : style.bad("failed")) + " (" +
+                       host + ")";
+    if (!selftest.passed) {
+        return text + ": " + sentence(selftest.message) + "\n  " + sentence(selftest.next_step) +
+               "\n";
+    }
+    text += ": " + count_of(selftest.guests, "guest") + " counted to " +
+            std::to_string(selftest.counted) + " without a gap";
+    text += selftest.pause_ms ? ", longest pause " + format_milliseconds(*selftest.pause_ms) : "";
+    return text + ".\n";
+}
+
+std::string render_warnings(const std::vector<daemon::BlockerView>& warnings) {
+    std::string text;
+    for (const daemon::BlockerView& warning : warnings) {
+        text += "Warning: " + sentence(warning.reason) + "\n";
+    }
+    return text;
+}
+
 std::string render_checks(const std::vector<daemon::CheckView>& checks, const Style& style) {
     std::string text;
     for (const daemon::CheckView& check : checks) {

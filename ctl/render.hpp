@@ -6,6 +6,7 @@
 
 #include "ctl/terminal.hpp"
 #include "daemon/api_types.hpp"
+#include "daemon/api_types_selftest.hpp"
 
 #include <cstdint>
 #include <string>
@@ -82,6 +83,13 @@ std::string render_findings(const std::vector<Finding>& findings, const Style& s
 
 /// One change of one VM while a run goes on: "  0.412 s  vm1  prepare".
 std::string render_progress(const daemon::RunVmView& vm);
+
+/// `selftest`: what has begun, and how it ended.
+std::string render_selftest_begin(const daemon::SelftestView& selftest);
+std::string render_selftest(const daemon::SelftestView& selftest, const Style& style = {});
+
+/// Warnings of a run, each as a sentence; "" for none.
+std::string render_warnings(const std::vector<daemon::BlockerView>& warnings);
 
 /// An error answer: what is true, and what to do next.
 std::string render_problem(const daemon::Problem& problem);

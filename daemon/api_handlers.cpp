@@ -132,7 +132,11 @@ std::string describe(const RunRequest& request) {
     if (request.vms.size() > kNamed) {
         words += " and " + std::to_string(request.vms.size() - kNamed) + " more";
     }
-    return words + (request.all ? "all VMs" : "") + (request.to.empty() ? "" : " to " + request.to);
+    words += (request.all ? "all VMs" : "") + (request.to.empty() ? "" : " to " + request.to);
+    for (const std::string& code : request.allow) {
+        words += ", allowing " + code;
+    }
+    return words;
 }
 
 /// A VM of a run, with what it has from the run.
@@ -235,7 +239,7 @@ awaitable<ApiReply> ApiHandlers::answer(GetVm route, const ApiRequest& /*request
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetCheck route, const ApiRequest& /*request*/) {
-    const auto checked = co_await runs_.check(route.vm, route.to);
+    const auto checked = co_await runs_.check(route.vm, route.to, route.allow);
     if (const auto* problem = std::get_if<Problem>(&checked)) {
         co_return make_reply(*problem);
     }
@@ -408,6 +412,42 @@ awaitable<ApiReply> ApiHandlers::answer(AbortRun route, const ApiRequest& reques
     }
     const auto& run = std::get<RunView>(aborted);
     co_return make_document(run, run.state == "running" ? 202 : 200);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(PostSelftest /*route*/, const ApiRequest& request) {
+    auto parsed = parse_selftest_request(request.body);
+    if (parsed.has_error()) {
+        co_return make_reply(make_problem(
+            ProblemCode::bad_request,
+            "The request is not understood: " + parsed.error().message + "."
+        ));
+    }
+    HistoryView entry = make_entry(HistoryAction::selftest_requested, request);
+    entry.to = parsed->to;
+    entry.from = parsed->from;
+    entry.message = "selftest of " + std::to_string(parsed->guests) + " guests to " + parsed->to;
+    const auto started = co_await selftests_.start(std::move(*parsed), request.uid);
+    const auto* problem = std::get_if<Problem>(&started);
+    entry.code = problem != nullptr ? problem->code : std::string();
+    co_await runs_.record(std::move(entry));
+    co_return problem != nullptr ? make_reply(*problem)
+                                 : make_document(std::get<SelftestView>(started), 202);
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetSelftests /*route*/, const ApiRequest& /*request*/) {
+    co_return make_document(selftests_.list());
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetSelftest route, const ApiRequest& /*request*/) {
+    const auto found = selftests_.find(route.id);
+    if (!found) {
+        co_return make_reply(make_problem(
+            ProblemCode::selftest_not_found,
+            "There is no selftest '" + route.id + "'.",
+            "GET /v1/selftests lists those that are remembered."
+        ));
+    }
+    co_return make_document(*found);
 }
 
 awaitable<ApiReply> ApiHandlers::answer(HoldVm route, const ApiRequest& request) {

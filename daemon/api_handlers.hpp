@@ -10,6 +10,7 @@
 #include "daemon/metrics.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/routes.hpp"
+#include "daemon/selftests.hpp"
 #include "daemon/upgrade_runs.hpp"
 #include "daemon/vm_registry.hpp"
 
@@ -57,10 +58,16 @@ public:
         VmRegistry& registry,
         ReleaseShelf& shelf,
         UpgradeRuns& runs,
+        Selftests& selftests,
         EventHub& events,
         Metrics& metrics
     )
-        : registry_(registry), shelf_(shelf), runs_(runs), events_(events), metrics_(metrics) {}
+        : registry_(registry),
+          shelf_(shelf),
+          runs_(runs),
+          selftests_(selftests),
+          events_(events),
+          metrics_(metrics) {}
 
     /// Answers one request. Never fails: problems are answers.
     [[nodiscard]] awaitable<ApiReply> handle(ApiRequest request);
@@ -100,6 +107,9 @@ private:
     [[nodiscard]] awaitable<ApiReply> answer(HoldVm route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(UnholdVm route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetHolds route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(PostSelftest route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetSelftests route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetSelftest route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(Problem route, const ApiRequest& request);
 
     /// Where a follower of events is.
@@ -115,6 +125,7 @@ private:
     VmRegistry& registry_;
     ReleaseShelf& shelf_;
     UpgradeRuns& runs_;
+    Selftests& selftests_;
     EventHub& events_;
     Metrics& metrics_;
     std::size_t connections_ = 0;

@@ -182,6 +182,19 @@ std::optional<std::uint32_t> number_of(const json& value, std::uint64_t most) {
     return is_in_range ? std::optional(value.get<std::uint32_t>()) : std::nullopt;
 }
 
+Result<std::vector<std::string>> parse_allow(const json& value) {
+    std::vector<std::string> codes;
+    for (const json& entry : value.is_array() ? value : json::array({nullptr})) {
+        if (!entry.is_string() || !is_overrulable(entry.get_ref<const std::string&>())) {
+            return bad_request("'allow' must be a list of the words untested and outside_window");
+        }
+        codes.push_back(entry.get<std::string>());
+    }
+    std::sort(codes.begin(), codes.end());
+    codes.erase(std::unique(codes.begin(), codes.end()), codes.end());
+    return codes;
+}
+
 Result<void> parse_run_member(const std::string& key, const json& value, RunRequest& request) {
     if (key == "vms") {
         auto names = parse_vm_names(value);
@@ -222,6 +235,12 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         if (!request.pause_budget_ms) {
             return bad_request("'pause_budget_ms' must be a number from 1 to 30000");
         }
+    } else if (key == "allow") {
+        auto codes = parse_allow(value);
+        if (codes.has_error()) {
+            return codes.error();
+        }
+        request.allow = std::move(*codes);
     } else if (key == "canaries" || key == "batch") {
         const auto number = number_of(value, kMaxNamedVms);
         if (!number) {
@@ -251,12 +270,20 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
     } else {
         return bad_request("there is a member that this request does not have; it has vms, all, "
                            "kind, to, parallel, max_failures, rehearse, pause_budget_ms, canaries, "
-                           "batch, soak_ms, dry_run and request_id");
+                           "batch, soak_ms, dry_run, allow and request_id");
     }
     return {};
 }
 
 } // namespace
+
+bool is_overrulable(std::string_view code) noexcept {
+    return code == "untested" || code == "outside_window";
+}
+
+bool allows(const RunRequest& request, std::string_view code) noexcept {
+    return std::find(request.allow.begin(), request.allow.end(), code) != request.allow.end();
+}
 
 json to_json(const BlockerView& value) {
     return {{"id", value.id}, {"class", value.klass}, {"reason", value.reason}};
@@ -390,6 +417,7 @@ json to_json(const RunView& value) {
         {"stop_reason", value.stop_reason},
         {"stage", value.stage ? to_json(*value.stage) : json(nullptr)},
         {"request", value.request ? to_json(*value.request) : json(nullptr)},
+        {"warnings", array_of(value.warnings)},
         {"vms", array_of(value.vms)},
     };
 }
@@ -444,6 +472,9 @@ json to_json(const RunRequest& value) {
     }
     if (!value.request_id.empty()) {
         request["request_id"] = value.request_id;
+    }
+    if (!value.allow.empty()) {
+        request["allow"] = value.allow;
     }
     return request;
 }
@@ -601,6 +632,7 @@ RunRequest run_request_from_json(const json& value) {
         .batch = integer<std::uint32_t>(value, "batch"),
         .soak_ms = integer<std::uint64_t>(value, "soak_ms"),
         .request_id = text(value, "request_id"),
+        .allow = {},
     };
     if (const std::string kind = text(value, "kind"); !kind.empty()) {
         request.kind = kind;
@@ -612,6 +644,10 @@ RunRequest run_request_from_json(const json& value) {
     const json& vms = member(value, "vms");
     for (const json& vm : vms.is_array() ? vms : json::array()) {
         request.vms.push_back(vm.is_string() ? vm.get<std::string>() : std::string());
+    }
+    const json& allow = member(value, "allow");
+    for (const json& code : allow.is_array() ? allow : json::array()) {
+        request.allow.push_back(code.is_string() ? code.get<std::string>() : std::string());
     }
     return request;
 }
@@ -631,6 +667,7 @@ RunView run_from_json(const json& value) {
         .stop_reason = text(value, "stop_reason"),
         .stage = stage_from_json(member(value, "stage")),
         .request = {},
+        .warnings = blockers_from_json(value, "warnings"),
         .vms = {},
     };
     if (const json& request = member(value, "request"); request.is_object()) {

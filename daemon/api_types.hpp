@@ -149,9 +149,16 @@ struct RunRequest {
     std::uint32_t batch = 0;                      ///< then so many at a time; 0: all that are left
     std::uint64_t soak_ms = 0; ///< after each stage the VMs are watched for so long
     std::string request_id; ///< the client's name for this request; the same again is the same run
+    std::vector<std::string> allow; ///< codes of refusals that the client overrules
 
     bool operator==(const RunRequest&) const = default;
 };
+
+/// The code of a refusal that whoever asks may overrule: no guest can be harmed by it.
+bool is_overrulable(std::string_view code) noexcept;
+
+/// Whether the request overrules that refusal.
+bool allows(const RunRequest& request, std::string_view code) noexcept;
 
 /// Where a run in stages stands.
 struct StageView {
@@ -180,6 +187,7 @@ struct RunView {
     std::string stop_reason; ///< more about that, as a sentence without its full stop; "": nothing
     std::optional<StageView> stage;    ///< where it stands; none: it has no stages
     std::optional<RunRequest> request; ///< what was asked; none for recovery
+    std::vector<BlockerView> warnings; ///< nothing against it, but good to know; of the whole run
     std::vector<RunVmView> vms;        ///< in the order of work
 };
 

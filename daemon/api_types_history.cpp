@@ -29,6 +29,7 @@ std::string_view to_string(HistoryAction action) noexcept {
     switch (action) {
     case HistoryAction::run_requested: return "run_requested";
     case HistoryAction::run_aborted: return "run_aborted";
+    case HistoryAction::selftest_requested: return "selftest_requested";
     case HistoryAction::hold_set: return "hold_set";
     case HistoryAction::hold_removed: return "hold_removed";
     case HistoryAction::vm_ended: return "vm_ended";

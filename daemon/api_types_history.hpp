@@ -29,16 +29,18 @@ struct AskerView {
 
 /// What was done.
 enum class HistoryAction : std::uint8_t {
-    run_requested, ///< somebody asked for a run
-    run_aborted,   ///< somebody aborted it
-    hold_set,      ///< somebody holds a VM
-    hold_removed,  ///< somebody took a hold off
-    vm_ended,      ///< a VM of a run has its outcome
+    run_requested,      ///< somebody asked for a run
+    run_aborted,        ///< somebody aborted it
+    selftest_requested, ///< somebody asked for a selftest
+    hold_set,           ///< somebody holds a VM
+    hold_removed,       ///< somebody took a hold off
+    vm_ended,           ///< a VM of a run has its outcome
 };
 
 inline constexpr std::array kAllHistoryActions{
     HistoryAction::run_requested,
     HistoryAction::run_aborted,
+    HistoryAction::selftest_requested,
     HistoryAction::hold_set,
     HistoryAction::hold_removed,
     HistoryAction::vm_ended,

@@ -22,6 +22,11 @@ inline std::string text(const nlohmann::json& object, const char* key) {
     return value.is_string() ? value.get_ref<const std::string&>() : std::string();
 }
 
+inline bool flag(const nlohmann::json& object, const char* key) {
+    const nlohmann::json& value = member(object, key);
+    return value.is_boolean() && value.get<bool>();
+}
+
 template <class T>
 T integer(const nlohmann::json& object, const char* key) {
     const nlohmann::json& value = member(object, key);

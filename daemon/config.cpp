@@ -488,6 +488,7 @@ std::vector<Key> keys_of(Config& config, Reading& reading) {
         {"rehearse", set_word(config.rehearse, {"none", "first", "all"})},
         {"rehearse_back", set_word(config.rehearse_back, {"none", "first", "all"})},
         {"rehearse_back_after", set_duration(config.rehearse_back_after, 0ms, 1h)},
+        {"selftest", set_word(config.selftest, {"off", "warn", "require"})},
         {"probe_user", set_text(config.probe_user)},
         {"log_level", set_word(config.log_level, {"debug", "info", "warn", "error"})},
         {"trusted_supervisors", set_names(config.trusted_supervisors)},

@@ -14,6 +14,7 @@
 #include "daemon/log_events.hpp"
 #include "daemon/metrics.hpp"
 #include "daemon/release_shelf.hpp"
+#include "daemon/selftests.hpp"
 #include "daemon/systemd_notify.hpp"
 #include "daemon/upgrade_runs.hpp"
 #include "daemon/vm_registry.hpp"
@@ -104,7 +105,8 @@ public:
           runs_(
               context_, home_, disk_, work_, registry_, shelf_, events_, config_, std::move(fault)
           ),
-          handlers_(registry_, shelf_, runs_, events_, metrics_),
+          selftests_(disk_, work_, registry_, shelf_, runs_, config_),
+          handlers_(registry_, shelf_, runs_, selftests_, events_, metrics_),
           server_(home_, service_, handlers_, config_),
           signals_(home_, SIGTERM, SIGINT),
           reloads_(home_, SIGHUP),
@@ -146,7 +148,11 @@ private:
         registry_.set_on_change([this](EventType type, const VmView& vm) {
             events_.publish(make_vm_event(type, vm));
         });
+        runs_.set_is_tested([this](const std::string& from, const std::string& to) {
+            return selftests_.has_passed(from, to);
+        });
         co_await runs_.start_recovery();
+        co_await selftests_.open();
         tell(EventType::daemon_ready, "qhupd " + std::string(kVersion) + " serves");
         server_.start();
         service_.spawn("rescans", registry_.run_rescans());
@@ -293,6 +299,7 @@ private:
     VmRegistry registry_;
     ReleaseShelf shelf_;
     UpgradeRuns runs_;
+    Selftests selftests_;
     ApiHandlers handlers_;
     ApiServer server_;
     asio::signal_set signals_;

@@ -18,6 +18,7 @@ constexpr std::string_view word_of(ProblemCode code) noexcept {
     case ProblemCode::release_not_found: return "release_not_found";
     case ProblemCode::run_not_found: return "run_not_found";
     case ProblemCode::upgrade_not_found: return "upgrade_not_found";
+    case ProblemCode::selftest_not_found: return "selftest_not_found";
     case ProblemCode::hold_not_found: return "hold_not_found";
     case ProblemCode::method_not_allowed: return "method_not_allowed";
     case ProblemCode::request_too_slow: return "request_too_slow";

@@ -22,6 +22,7 @@ enum class ProblemCode : std::uint8_t {
     release_not_found,  ///< no release of that name
     run_not_found,      ///< no run of that name
     upgrade_not_found,  ///< no upgrade with that id
+    selftest_not_found, ///< no selftest with that id
     hold_not_found,     ///< the VM is not held
     method_not_allowed, ///< the path exists, the method does not
     request_too_slow,   ///< the request did not arrive in time
@@ -40,14 +41,18 @@ enum class ProblemCode : std::uint8_t {
 };
 
 inline constexpr std::array kAllProblemCodes{
-    ProblemCode::bad_request,        ProblemCode::not_permitted,     ProblemCode::read_only,
-    ProblemCode::no_such_path,       ProblemCode::vm_not_found,      ProblemCode::release_not_found,
-    ProblemCode::run_not_found,      ProblemCode::upgrade_not_found, ProblemCode::hold_not_found,
-    ProblemCode::method_not_allowed, ProblemCode::request_too_slow,  ProblemCode::vm_busy,
-    ProblemCode::request_id_reused,  ProblemCode::not_abortable,     ProblemCode::too_large,
-    ProblemCode::release_unusable,   ProblemCode::vm_unreachable,    ProblemCode::too_many_runs,
-    ProblemCode::too_many_requests,  ProblemCode::headers_too_large, ProblemCode::internal_error,
-    ProblemCode::journal_failed,     ProblemCode::stopping,
+    ProblemCode::bad_request,       ProblemCode::not_permitted,
+    ProblemCode::read_only,         ProblemCode::no_such_path,
+    ProblemCode::vm_not_found,      ProblemCode::release_not_found,
+    ProblemCode::run_not_found,     ProblemCode::upgrade_not_found,
+    ProblemCode::hold_not_found,    ProblemCode::method_not_allowed,
+    ProblemCode::request_too_slow,  ProblemCode::vm_busy,
+    ProblemCode::request_id_reused, ProblemCode::not_abortable,
+    ProblemCode::too_large,         ProblemCode::release_unusable,
+    ProblemCode::vm_unreachable,    ProblemCode::too_many_runs,
+    ProblemCode::too_many_requests, ProblemCode::headers_too_large,
+    ProblemCode::internal_error,    ProblemCode::journal_failed,
+    ProblemCode::stopping,          ProblemCode::selftest_not_found,
 };
 
 /// The stable word of the code.

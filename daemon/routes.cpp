@@ -225,12 +225,24 @@ Route make_check(std::string vm, const Query& query) {
             "Add ?to= with the name of a release from /v1/releases."
         );
     }
-    return GetCheck{.vm = std::move(vm), .to = to->second};
+    const auto allow = query.find("allow");
+    if (allow != query.end() && !is_overrulable(allow->second)) {
+        return make_problem(
+            ProblemCode::bad_request,
+            "There is nothing to allow with the word '" + allow->second + "'.",
+            "Use untested or outside_window."
+        );
+    }
+    return GetCheck{
+        .vm = std::move(vm),
+        .to = to->second,
+        .allow = allow == query.end() ? std::string() : allow->second};
 }
 
 std::string_view method_of(const Route& route) noexcept {
-    const bool is_post =
-        std::holds_alternative<AbortRun>(route) || std::holds_alternative<PostRun>(route);
+    const bool is_post = std::holds_alternative<AbortRun>(route) ||
+                         std::holds_alternative<PostRun>(route) ||
+                         std::holds_alternative<PostSelftest>(route);
     return is_post                                   ? "POST"
            : std::holds_alternative<HoldVm>(route)   ? "PUT"
            : std::holds_alternative<UnholdVm>(route) ? "DELETE"
@@ -244,10 +256,11 @@ Route find_named(
     if (!is_valid_name(name)) {
         return bad_target();
     }
-    if (parts[1] == "upgrades") {
-        return parts.size() == 3
-                   ? Route(GetUpgrade{name})
-                   : Route(make_problem(ProblemCode::no_such_path, "The API has no such path."));
+    if (parts[1] == "upgrades" || parts[1] == "selftests") {
+        return parts.size() != 3
+                   ? Route(make_problem(ProblemCode::no_such_path, "The API has no such path."))
+               : parts[1] == "upgrades" ? Route(GetUpgrade{name})
+                                        : Route(GetSelftest{name});
     }
     const bool is_vm = parts[1] == "vms";
     if (parts.size() == 3) {
@@ -279,7 +292,8 @@ std::optional<std::uint64_t> parse_event_id(std::string_view digits) noexcept {
 
 bool is_action(const Route& route) noexcept {
     return std::holds_alternative<PostRun>(route) || std::holds_alternative<AbortRun>(route) ||
-           std::holds_alternative<HoldVm>(route) || std::holds_alternative<UnholdVm>(route);
+           std::holds_alternative<HoldVm>(route) || std::holds_alternative<UnholdVm>(route) ||
+           std::holds_alternative<PostSelftest>(route);
 }
 
 Route find_route(std::string_view method, std::string_view target) {
@@ -297,7 +311,7 @@ Route find_route(std::string_view method, std::string_view target) {
         route = GetMetrics{};
     } else if (parts->size() < 2 || parts->front() != "v1") {
         return route;
-    } else if (parts->size() > 2 && ((*parts)[1] == "vms" || (*parts)[1] == "runs" || (*parts)[1] == "upgrades")) {
+    } else if (parts->size() > 2 && ((*parts)[1] == "vms" || (*parts)[1] == "runs" || (*parts)[1] == "upgrades" || (*parts)[1] == "selftests")) {
         route = find_named(method, *parts, *query);
     } else if (parts->size() == 2 && (*parts)[1] == "version") {
         route = GetVersion{};
@@ -315,6 +329,8 @@ Route find_route(std::string_view method, std::string_view target) {
         route = make_rehearsals(*query);
     } else if (parts->size() == 2 && (*parts)[1] == "history") {
         route = make_history(*query);
+    } else if (parts->size() == 2 && (*parts)[1] == "selftests") {
+        route = method == "POST" ? Route(PostSelftest{}) : Route(GetSelftests{});
     } else if (parts->size() == 2 && (*parts)[1] == "runs") {
         route = method == "POST" ? Route(PostRun{}) : Route(GetRuns{});
     }

@@ -25,6 +25,7 @@ struct GetVm {
 struct GetCheck {
     std::string vm;
     std::string to;
+    std::string allow; ///< code of a refusal that is overruled; "": none
 };
 struct GetReleases {};
 struct PostRun {};
@@ -42,6 +43,11 @@ struct UnholdVm {
     std::string vm;
 };
 struct GetHolds {};
+struct PostSelftest {};
+struct GetSelftests {};
+struct GetSelftest {
+    std::string id;
+};
 struct GetRunEvents {
     std::string id;
     std::uint64_t after = 0; ///< events up to this number are known already
@@ -90,6 +96,9 @@ using Route = std::variant<
     HoldVm,
     UnholdVm,
     GetHolds,
+    PostSelftest,
+    GetSelftests,
+    GetSelftest,
     Problem>;
 
 /// The id of an event in a request.

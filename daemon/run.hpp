@@ -55,6 +55,7 @@ struct Run {
     std::optional<upgrade::BatchId> batch;     ///< none: it only finishes what was begun
     bool is_starting = false;                  ///< it is not in the journal yet, and may never be
     std::vector<VmPolicy> policies;            ///< by index; none if the run is only recovered
+    std::vector<bool> untested;                ///< no selftest has passed; by index; may be empty
     std::vector<std::string> rehearse;         ///< none, first, all; by index
     upgrade::RehearsalOrder rehearsals; ///< of the VMs that are, or that wait for another one
     std::vector<std::shared_ptr<Notifier>> waiting; ///< for what becomes of a rehearsal

@@ -8,6 +8,8 @@
 #include "daemon/problems.hpp"
 #include "daemon/rehearsal_choice.hpp"
 #include "daemon/run_ids.hpp"
+#include "daemon/selftest_host.hpp"
+#include "daemon/selftest_judge.hpp"
 #include "daemon/strand_work.hpp"
 #include "daemon/wall_clock.hpp"
 
@@ -174,9 +176,12 @@ awaitable<void> UpgradeRuns::close_journal() {
 }
 
 std::vector<std::string> UpgradeRuns::select(const RunRequest& request) const {
-    return in_order(
-        request.all ? services_.registry.names() : request.vms, services_.config.policies
-    );
+    std::vector<std::string> names = request.all ? services_.registry.names() : request.vms;
+    if (request.all) {
+        // why: guests of a selftest are nobody's, and its own run upgrades them.
+        names.erase(std::remove_if(names.begin(), names.end(), is_selftest_guest), names.end());
+    }
+    return in_order(names, services_.config.policies);
 }
 
 awaitable<std::optional<Problem>> UpgradeRuns::find_problem(const RunRequest& request) {
@@ -344,6 +349,7 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
             run->picks[i]->source_facts = sources[run->view.vms[i].from_build_id];
         }
     }
+    warn_of_untested(*run);
     stages_.plan_run(*run);
     run->rehearsals = choose_rehearsals(run->view, run->rehearse, book_.history());
     run->before.resize(run->view.vms.size());
@@ -388,13 +394,37 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     co_return Started{run->view, true};
 }
 
+/// An upgrade between two binaries that no selftest has tried on this host. A way back must be open
+/// in any case.
+bool UpgradeRuns::is_untested(const std::string& vm, const std::string& from, const std::string& to)
+    const {
+    return services_.config.selftest != "off" && is_tested_ && from != to &&
+           !is_selftest_guest(vm) && !is_tested_(from, to);
+}
+
+void UpgradeRuns::warn_of_untested(Run& run) const {
+    run.untested.assign(run.view.vms.size(), false);
+    if (run.view.kind != "upgrade") {
+        return;
+    }
+    std::set<std::string> named;
+    for (std::size_t i = 0; i < run.view.vms.size(); ++i) {
+        const RunVmView& vm = run.view.vms[i];
+        run.untested[i] = is_untested(vm.vm, vm.from_build_id, vm.to_build_id);
+        if (run.untested[i] && named.insert(vm.from).second) {
+            run.view.warnings.push_back(make_untested(vm.from, run.view.to, kernel_release()));
+        }
+    }
+}
+
 UpgradeRuns::Policy UpgradeRuns::policy(const std::string& vm) const {
     Policy said{.policy = policy_of(services_.config.policies, vm), .is_window_open = true};
     said.is_window_open = is_open(said.policy, time_of_day_now());
     return said;
 }
 
-awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, std::string to) {
+awaitable<std::variant<CheckView, Problem>>
+UpgradeRuns::check(std::string vm, std::string to, std::string allow) {
     auto answer = co_await services_.shelf.pick(to);
     if (answer.problem) {
         co_return std::move(*answer.problem);
@@ -460,6 +490,16 @@ awaitable<std::variant<CheckView, Problem>> UpgradeRuns::check(std::string vm, s
     }
     check.blockers = to_views(judged.verdict->blockers);
     check.warnings = to_views(judged.verdict->warnings);
+    if (is_untested(vm, seen->build_id, answer.picked->binary->build_id)) {
+        check.warnings.push_back(make_untested(seen->version, to, kernel_release()));
+        const bool is_refused = services_.config.selftest == "require" && allow != "untested";
+        if (is_refused && check.can_upgrade) {
+            check.can_upgrade = false;
+            check.code = "untested";
+            check.message = check.warnings.back().reason;
+            check.warnings.pop_back();
+        }
+    }
     if (!check.blockers.empty()) {
         check.code = "blocked";
         check.message = check.blockers.front().reason;

@@ -29,6 +29,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <variant>
@@ -64,6 +65,11 @@ public:
         bool is_new = true; ///< false: the same request had started it before
     };
     [[nodiscard]] awaitable<std::variant<Started, Problem>> start(RunRequest request, uid_t uid);
+
+    /// Says whether a selftest has passed for a pair of binaries, by their build ids. Until it is
+    /// set, all have.
+    using IsTested = std::function<bool(const std::string& from, const std::string& to)>;
+    void set_is_tested(IsTested is_tested) { is_tested_ = std::move(is_tested); }
 
     /// No further VM of the run is begun, and one that is not paused yet is given up: these end
     /// refused with the code `stopped`. A VM in its pause finishes or rolls back. Asking again, or
@@ -110,7 +116,9 @@ public:
     std::vector<HoldView> holds() const;
 
     /// May this VM go to that release? Touches nothing.
-    [[nodiscard]] awaitable<std::variant<CheckView, Problem>> check(std::string vm, std::string to);
+    /// @param allow  code of a refusal that is overruled
+    [[nodiscard]] awaitable<std::variant<CheckView, Problem>>
+    check(std::string vm, std::string to, std::string allow = {});
 
     /// All runs that are remembered, newest first.
     std::vector<RunView> list() const;
@@ -147,6 +155,8 @@ private:
     [[nodiscard]] awaitable<std::string> start_way_back(RunRequest request);
     std::vector<std::string> select(const RunRequest& request) const;
     void put_again();
+    bool is_untested(const std::string& vm, const std::string& from, const std::string& to) const;
+    void warn_of_untested(Run& run) const;
 
     Strand home_;
     Journal journal_;
@@ -162,6 +172,7 @@ private:
     RunRecovery recovery_;
     WayBackRehearsals rehearsals_;
     std::size_t asked_ = 0; // requests of clients that are about to become runs
+    IsTested is_tested_;
     bool is_stopping_ = false;
 };
 

@@ -29,11 +29,19 @@ awaitable<Result<void>> VmAdmission::admit(RunPtr run, std::size_t index) {
     const VmPolicy& policy = run->policies[index];
     const std::chrono::minutes now = time_of_day_now();
     // why: a way back must be open at every hour.
-    if (run->view.kind != "revert" && !is_open(policy, now)) {
+    const bool is_in_time = run->view.kind == "revert" || is_open(policy, now);
+    if (!is_in_time && run->view.request && allows(*run->view.request, "outside_window")) {
+        log().warn(
+            "run {}: {} is begun outside the window of its policy, as the request allows",
+            run->view.id,
+            run->view.vms[index].vm
+        );
+    } else if (!is_in_time) {
         co_return make_failure(
             upgrade::Errc::outside_window,
             describe_window(run->view.vms[index].vm, policy, now) +
-                ", so it was not touched; start the upgrade again then."
+                ", so it was not touched; start the upgrade again then, or say "
+                "--allow-outside-window."
         );
     }
     const auto seen = services_.registry.find(run->view.vms[index].vm);

@@ -76,6 +76,7 @@ VmRegistry::VmRegistry(
       disk_(disk),
       tasks_(tasks),
       discovery_(config.discovery),
+      selftest_guests_(config.state_dir + "/selftest/*/qmp"),
       probe_deadline_(config.deadlines.probe) {}
 
 VmRegistry::~VmRegistry() = default;
@@ -86,7 +87,8 @@ void VmRegistry::use(const Config& config) {
 }
 
 awaitable<void> VmRegistry::rescan() {
-    const std::vector<std::string> patterns = discovery_.qmp;
+    std::vector<std::string> patterns = discovery_.qmp;
+    patterns.push_back(selftest_guests_);
     auto search = [patterns] { return find_sockets(patterns); };
     const std::vector<std::string> paths = co_await blocking(disk_, std::move(search));
     const std::set<std::string> present(paths.begin(), paths.end());

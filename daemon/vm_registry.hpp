@@ -119,6 +119,7 @@ private:
     TaskGroup& tasks_;
     OnChange on_change_;
     Config::Discovery discovery_;
+    std::string selftest_guests_; // glob of sockets that are found whatever is configured
     std::chrono::milliseconds probe_deadline_;
     std::map<std::string, std::shared_ptr<Entry>> entries_; // by socket path
     std::map<std::string, std::string> names_;              // VM name to socket path

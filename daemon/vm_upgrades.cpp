@@ -7,6 +7,8 @@
 #include "daemon/holds.hpp"
 #include "daemon/pause_history.hpp"
 #include "daemon/run_ids.hpp"
+#include "daemon/selftest_host.hpp"
+#include "daemon/selftest_judge.hpp"
 #include "daemon/strand_work.hpp"
 #include "upgrade-engine/process_facts.hpp"
 
@@ -61,6 +63,16 @@ std::optional<RunVmView> VmUpgrades::take_vm(const Run& run, std::size_t index, 
     if (const auto hold = holds_.find(name)) {
         auto make_view = run.view.request->all ? make_skipped_view : make_refused_view;
         return make_view(run.facts_of(index), "held", describe(*hold), how_to_unhold(name));
+    }
+    const bool is_untested = index < run.untested.size() && run.untested[index];
+    if (is_untested && services_.config.selftest == "require" &&
+        !allows(*run.view.request, "untested")) {
+        return make_refused_view(
+            run.facts_of(index),
+            "untested",
+            make_untested(run.view.vms[index].from, run.view.to, kernel_release()).reason,
+            "Make the selftest, or say --allow-untested."
+        );
     }
     if (!has_pick) {
         const std::string show = "'qhupd-ctl show " + name + "' shows it.";

@@ -4,11 +4,11 @@
 // Values go to stdout, everything else to stderr.
 #pragma once
 
+#include "common/run_program.hpp"
 #include "ctl/client.hpp"
 #include "ctl/command_line.hpp"
 #include "ctl/exit_status.hpp"
 #include "ctl/progress.hpp"
-#include "ctl/run_program.hpp"
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -27,6 +27,7 @@ ExitStatus run_upgrade(Client& client, const Options& options);
 ExitStatus run_releases(Client& client, const Options& options);
 ExitStatus run_status(Client& client, const Options& options);
 ExitStatus run_abort(Client& client, const Options& options);
+ExitStatus run_selftest(Client& client, const Options& options);
 ExitStatus run_hold(Client& client, const Options& options);
 ExitStatus run_unhold(Client& client, const Options& options);
 ExitStatus run_version(Client& client, const Options& options);

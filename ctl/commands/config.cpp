@@ -2,8 +2,8 @@
 //
 // config show: the configuration as qhupd reads it, which is asked itself.
 #include "ctl/commands/commands.hpp"
+#include "ctl/daemon_program.hpp"
 #include "ctl/render.hpp"
-#include "ctl/run_program.hpp"
 
 #include <nlohmann/json.hpp>
 

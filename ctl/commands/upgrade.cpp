@@ -214,6 +214,7 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
         .soak_ms =
             static_cast<std::uint64_t>(options.soak.value_or(std::chrono::milliseconds(0)).count()),
         .request_id = options.request_id,
+        .allow = options.allow,
     };
     const auto reply =
         client.request("POST", "/v1/runs", daemon::format_json(daemon::to_json(request)));
@@ -226,6 +227,9 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
     const auto body = json_of(*reply);
     if (body.has_error()) {
         return report(options, body.error());
+    }
+    if (const auto run = daemon::run_from_json(*body); !run.warnings.empty()) {
+        progress.note(render_warnings(run.warnings));
     }
     if (options.no_wait) {
         return tell_begun(options, *body);

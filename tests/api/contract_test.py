@@ -76,12 +76,24 @@ class ContractTest(unittest.TestCase):
             self.assertEqual(api("GET", f"/v1/upgrades/{upgrades[0]['upgrade']}").json()["run"], run)
             self.assertEqual(len(api("GET", "/v1/rehearsals?limit=1").json()["rehearsals"]), 1)
             self.assertEqual(api("GET", "/v1/rehearsals").json()["rehearsals"][0]["rehearsal"]["result"], "passed")
+            self.judge_selftests(api)
             self.judge_history(api, run)
             self.assertIn("qhup_build_info{", api("GET", "/metrics").text)
             self.judge_mistakes(api)
             self.judge_events(host, api)
         everything = {operation["operationId"] for _, _, operation in self.contract.operations()}
         self.assertEqual(api.called, everything, "a call of the contract was not tried")
+
+    def judge_selftests(self, api):
+        """The binaries of this host are no QEMUs, so none passes."""
+        problem = api("POST", "/v1/selftests", {"to": "new"}, status=400).json()
+        self.assertIn("--from", problem["next_step"])
+        api("POST", "/v1/selftests", {"to": "new", "guests": 51}, status=400, valid=False)
+        api("POST", "/v1/selftests", {"from": "new"}, status=400, valid=False)
+        self.assertEqual(api("GET", "/v1/selftests").json(), {"selftests": []})
+        same = {"to": "new", "from": "new", "guests": 1}
+        self.assertIn("the same binary", api("POST", "/v1/selftests", same, status=400).json()["detail"])
+        self.assertEqual(api("GET", "/v1/selftests/s0", status=404).json()["code"], "selftest_not_found")
 
     def judge_history(self, api, run):
         entries = api("GET", "/v1/history").json()["history"]

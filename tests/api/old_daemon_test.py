@@ -122,6 +122,9 @@ class NewClient(unittest.TestCase):
     def test_what_it_cannot_do_is_said_and_nothing_is_begun(self):
         self.ctl("events", status=1)
         self.assertIn("The API has no such path", self.ctl("hold", "vm0", "--reason", "a backup", status=1).stderr)
+        self.assertIn("The API has no such path", self.ctl("selftest", "--to", "new", status=1).stderr)
+        refused = self.ctl("upgrade", "--yes", "vm0", "--to", "new", "--allow-untested", status=64)
+        self.assertIn("a member that this request does not have", refused.stderr)
         self.assertEqual(self.server.asked, [])
 
     def test_an_unknown_member_of_a_new_daemon_is_no_matter(self):

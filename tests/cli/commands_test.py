@@ -63,7 +63,7 @@ class OneSource(unittest.TestCase):
         manual = page("qhupd-ctl.1").replace("\\-", "-")
         for name in names_of(run("--help").stdout) - {"--help"}:
             self.assertIn(f"\\fB{name}\\fR", manual)
-        self.assertEqual(len(self.commands()), 20 - 1)
+        self.assertEqual(len(self.commands()), 21 - 1)
         for words in self.commands():
             section = manual.split(f".SS {' '.join(words)}\n", 1)
             self.assertEqual(len(section), 2, words)

@@ -53,6 +53,7 @@ class Daemon:
             f'control_dir = "{self.folder}/control"\nreleases_dir = "{self.releases_dir}"\n'
             f'state_dir = "{self.folder}/state"\nlog_level = "debug"\n'
             + ("" if "kept_binaries" in top else "kept_binaries = 0\n")
+            + ("" if "selftest" in top else 'selftest = "off"\n')
             + ("" if "rehearse" in top else 'rehearse = "none"\n')
             + f'{top}\n'
             f"[discovery]\nqmp = {json.dumps([str(glob) for glob in globs])}\n"

@@ -4,6 +4,7 @@
 
 import json
 import os
+import threading
 import unittest
 
 from case import find_qemu, keep, main
@@ -139,6 +140,22 @@ class UnderSystemd(unittest.TestCase):
         ids = {blocker["id"] for blocker in json.loads(done.stdout)["checks"][0]["blockers"]}
         self.assertIn("engine/device/nic9", ids, self.box.run("journalctl", "-b", check=False).stdout)
         self.assertEqual({id for id in ids if id.startswith("engine/")}, {"engine/device/nic9"})
+
+    def test_a_selftest_has_units_of_its_own_and_leaves_none(self):
+        """Inside the limits of our unit no QEMU could run: no /dev/kvm, no memory that is written and executed."""
+        words = ("--from", "qemu-7.2", "--to", "qemu-10.0", "-n", "1")
+        units = ("systemctl", "list-units", "--all", "--no-legend", "qhup-selftest-*")
+        ended, seen = [], []
+        command = ("qhupd-ctl", "--json", "selftest", *words)
+        asking = threading.Thread(target=lambda: ended.append(self.box.run(*command, check=False, timeout=100)))
+        asking.start()
+        while asking.is_alive():
+            seen.append(self.box.run(*units).stdout)
+        asking.join()
+        self.assertEqual(ended[0].returncode, 0, f"{ended[0].stdout}{ended[0].stderr}{self.box.log()}")
+        self.assertTrue(json.loads(ended[0].stdout)["passed"], ended[0].stdout)
+        self.assertTrue(any("running" in listed for listed in seen), seen)
+        wait_for(lambda: self.box.run(*units).stdout == "", 5, "the unit of the guest is gone")
 
     def test_our_own_unit_follows_the_new_process(self):
         vm = UnitGuest(find_qemu("7.2"), name="own", folder=self.box.shared / "own").prepare()

@@ -128,6 +128,7 @@ void Host::write_config() const {
       << "state_dir = \"" << dir_ / "state"
       << "\"\n"
       << extra_config
+      << (extra_config.find("selftest") == std::string::npos ? "\nselftest = \"off\"" : "")
       << (extra_config.find("rehearse") == std::string::npos ? "\nrehearse = \"none\"" : "")
       << "\nkept_binaries = 0\n[discovery]\nqmp = [\"" << dir_ / "q/*.qmp"
       << "\"]\n[api]\nsocket = \"" << api_socket() << "\"\ngroup = \"\"\n"

@@ -57,7 +57,7 @@ TEST_CASE("places are completed with names, as many as may stand there", "[ctl][
 
 TEST_CASE("every command and option says what it does, in one sentence", "[ctl][completion]") {
     const CommandSpec program = describe_command_line();
-    CHECK(program.commands.size() == 19);
+    CHECK(program.commands.size() == 20);
     const auto check = [](const std::string& name, const std::string& help) {
         INFO(name << ": " << help);
         CHECK_FALSE(help.empty());

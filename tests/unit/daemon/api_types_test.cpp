@@ -104,7 +104,8 @@ TEST_CASE("what was asked is part of the run and comes back", "[daemon][api_type
         .dry_run = true,
         .rehearse = "all",
         .pause_budget_ms = 7,
-        .request_id = "i"};
+        .request_id = "i",
+        .allow = {"untested"}};
     const auto again = run_from_json(to_json(run));
     REQUIRE(again.request);
     CHECK(to_json(*again.request) == to_json(*run.request));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "ctl/run_program.hpp"
+#include "common/run_program.hpp"
 
 #include "common/unique_fd.hpp"
 
@@ -11,9 +11,8 @@
 
 #include <array>
 #include <cerrno>
-#include <filesystem>
 
-namespace qhup::ctl {
+namespace qhup {
 namespace {
 
 constexpr std::size_t kMostOutput = 1U << 20U;
@@ -82,6 +81,7 @@ Result<ProgramEnd> run_program(const std::vector<std::string>& words) {
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, out->write.get(), 1);
     posix_spawn_file_actions_adddup2(&actions, err->write.get(), 2);
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
     pid_t pid = -1;
     const int error =
         ::posix_spawnp(&pid, words.front().c_str(), &actions, nullptr, argv.data(), ::environ);
@@ -100,20 +100,4 @@ Result<ProgramEnd> run_program(const std::vector<std::string>& words) {
     return end;
 }
 
-std::string find_daemon_program() {
-    namespace fs = std::filesystem;
-    std::error_code error;
-    const fs::path here = fs::read_symlink("/proc/self/exe", error).parent_path();
-    for (const fs::path& path :
-         {here / "qhupd",
-          here.parent_path() / "sbin/qhupd",
-          fs::path("/usr/sbin/qhupd"),
-          fs::path("/usr/local/sbin/qhupd")}) {
-        if (::access(path.c_str(), X_OK) == 0) {
-            return path.string();
-        }
-    }
-    return {};
-}
-
-} // namespace qhup::ctl
+} // namespace qhup

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Runs another program to its end and keeps what it said: for qhupd itself, and systemctl.
+// Runs another program to its end and keeps what it said.
 #pragma once
 
 #include "common/result.hpp"
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace qhup::ctl {
+namespace qhup {
 
 struct ProgramEnd {
     int status = -1; ///< exit status; 128 + n after signal n
@@ -16,13 +16,10 @@ struct ProgramEnd {
     std::string err; ///< standard error, 1 MiB at most
 };
 
-/// Runs it without a shell, with nothing on its standard input.
+/// Runs it without a shell, with nothing on its standard input and no other descriptor of ours.
 ///
 /// Errors:   system_error (it cannot be started)
 /// Blocking: until it ends
 Result<ProgramEnd> run_program(const std::vector<std::string>& words);
 
-/// Path of qhupd: beside this program, or where a package puts it; "" if it is nowhere.
-std::string find_daemon_program();
-
-} // namespace qhup::ctl
+} // namespace qhup
