@@ -145,6 +145,7 @@ constexpr std::array kOptions{
 // clang-format on
 
 constexpr QemuVersion kAudiodevMustBeNamed{8, 2, 0};
+constexpr QemuVersion kVirtioMemRefusesPrealloc{8, 0, 0};
 constexpr QemuVersion kOneInsnPerTb{8, 1, 0};
 constexpr QemuVersion kRunWith{8, 1, 0};
 constexpr QemuVersion kReconnectMs{9, 2, 0};
@@ -319,6 +320,15 @@ bool is_off(std::string_view value) {
     return value == "off" || value == "no" || value == "false" || value == "n";
 }
 
+std::string value_named(std::string_view key, const std::vector<std::string>& parts) {
+    for (const std::string& part : parts) {
+        if (key_of(part) == key) {
+            return std::string(value_of(part).value_or(""));
+        }
+    }
+    return {};
+}
+
 bool is_json(std::string_view value) {
     return !value.empty() && value.front() == '{';
 }
@@ -361,6 +371,7 @@ public:
         }
         add_single_step();
         name_audio_backend();
+        refuse_preallocated_virtio_mem();
         make_machine_concrete();
         for (Item& item : parse(request_.tail, Whose::release)) {
             check_tail(item);
@@ -707,6 +718,41 @@ private:
                     "The sound device " + driver + " names no audiodev=, and " + target_name() +
                         " may have no default; start the VM with -audiodev none,id=NAME and "
                         "audiodev=NAME."
+                );
+            }
+        }
+    }
+
+    /// 7.2 lets virtio-mem use memory that is allocated at once; later it is refused.
+    void refuse_preallocated_virtio_mem() {
+        if (request_.target < kVirtioMemRefusesPrealloc) {
+            return;
+        }
+        std::vector<std::string> preallocated;
+        for (const Item& item : items_) {
+            if (!has_option(item, "object") || is_json(item.value)) {
+                continue;
+            }
+            const std::vector<std::string> parts = split_keyval(item.value);
+            const std::string prealloc = value_named("prealloc", parts);
+            if (first_word("object", parts).starts_with("memory-backend-") && !prealloc.empty() &&
+                !is_off(prealloc)) {
+                preallocated.push_back(value_named("id", parts));
+            }
+        }
+        for (const Item& item : items_) {
+            if (!has_option(item, "device") || is_json(item.value)) {
+                continue;
+            }
+            const std::vector<std::string> parts = split_keyval(item.value);
+            const std::string memory = value_named("memdev", parts);
+            if (first_word("device", parts).starts_with("virtio-mem") &&
+                contains(preallocated, memory)) {
+                refuse(
+                    item.spelled,
+                    "The memory " + memory + " of a virtio-mem device has prealloc=on, which " +
+                        target_name() +
+                        " refuses; start the VM with prealloc=on for the device instead."
                 );
             }
         }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Random legal command lines: each VM either crosses and is well, or is refused by name. Never anything else.
+"""Random legal command lines, and commands given to the VM: each VM either crosses and is well, or is refused by name. Never anything else.
 
     tests/qemu/fuzz_test.py                          # $QHUP_FUZZ_RUNS (40) command lines from $QHUP_FUZZ_SEED (1)
     QHUP_FUZZ_SEED=4711 QHUP_FUZZ_RUNS=1 tests/qemu/fuzz_test.py     # one again, as the message of a failure says
@@ -26,6 +26,7 @@ from firmware import FirmwareGuest
 from guest import folder_of_tests
 from netrig import NetRig
 from pair import assert_runs_on_one, sockets_in
+from qmp import QmpError
 from survival import patient_daemon, release_of
 
 RUNS = int(os.environ.get("QHUP_FUZZ_RUNS", "40"))
@@ -49,9 +50,14 @@ class Line:
             "pidfile": self.pick([True, False]),
         }
         atoms = [value for name, value in vars(type(self)).items() if name.startswith("add_")]
-        self.options["extra"] = []
+        self.options["extra"] = self.memory()
         for _ in range(self.random.randint(1, 7)):
             self.options["extra"] += self.pick(atoms)(self)
+        acts = [value for name, value in vars(type(self)).items() if name.startswith("act_")]
+        self.acts = [self.pick(acts)(self) for _ in range(self.pick([0, 0, 1, 2, 4]))]
+
+    def __str__(self):
+        return f"{' '.join(self.options['extra'])}\n{self.acts}"
 
     def pick(self, choices):
         return self.random.choice(choices)
@@ -72,6 +78,29 @@ class Line:
         path = self.folder / f"{self.id('image')}.{form}"
         subprocess.run([tool("qemu-img"), "create", "-q", "-f", form, path, "8M"], check=True)
         return path
+
+    def memory(self):
+        """Room for more, and maybe more."""
+        if self.random.random() < 0.7:
+            return []
+        words = ["-m", f"{self.options['memory_mib']},slots=4,maxmem=2G"]
+        for _ in range(self.random.randint(0, 2)):
+            name = self.id("memory")
+            path = self.folder / f"{name}.ram"
+            backend = self.pick(
+                [
+                    f"memory-backend-memfd,id={name},size=32M,share=on",
+                    f"memory-backend-memfd,id={name},size=32M,share=on,merge=off,prealloc=on",
+                    f"memory-backend-file,id={name},size=32M,share=on,mem-path={path}",
+                    f"memory-backend-file,id={name},size=32M,share=off,mem-path={path}",
+                    f"memory-backend-ram,id={name},size=32M",
+                ]
+            )
+            device = self.pick(["pc-dimm", "pc-dimm", "nvdimm", "virtio-pmem-pci", "virtio-mem-pci,requested-size=8M"])
+            if device == "nvdimm":
+                words += ["-machine", "nvdimm=on"]
+            words += ["-object", backend, "-device", f"{device},id={name}-dev,memdev={name}"]
+        return words
 
     # -- one thing each
 
@@ -147,6 +176,34 @@ class Line:
         device = self.pick(["usb-tablet", "usb-kbd", "usb-mouse", "usb-hub"])
         return ["-device", f"{controller},id={bus}", "-device", f"{device},bus={bus}.0"]
 
+    def add_controller(self):
+        """Of disks, other than virtio's."""
+        bus, name = self.id("hba"), self.id("disk")
+        kind = self.pick(["lsi53c895a", "megasas", "megasas-gen2", "mptsas1068", "pvscsi", "am53c974", "ich9-ahci", "usb"])
+        words = ["-drive", f"file={self.image('qcow2')},format=qcow2,if=none,id={name}"]
+        if kind == "usb":
+            return [*words, "-device", f"qemu-xhci,id={bus}", "-device", f"usb-storage,bus={bus}.0,drive={name}"]
+        if kind == "ich9-ahci":
+            return [*words, "-device", f"ich9-ahci,id={bus}", "-device", f"ide-cd,bus={bus}.1,drive={name}"]
+        return [*words, "-device", f"{kind},id={bus}", "-device", f"scsi-cd,bus={bus}.0,drive={name}"]
+
+    def add_sound(self):
+        name = self.id("audio")
+        words = ["-audiodev", f"none,id={name}"]
+        if self.pick([True, False]):
+            return [*words, "-device", self.pick([f"AC97,audiodev={name}", f"ES1370,audiodev={name}"])]
+        codec = self.pick(["hda-duplex", "hda-micro", "hda-output"])
+        return [*words, "-device", f"intel-hda,id=hda{name}", "-device", f"{codec},bus=hda{name}.0,audiodev={name}"]
+
+    def add_bridge(self):
+        """With a device behind it."""
+        bus = self.id("bridge")
+        kind = self.pick(["pcie-root-port", "ioh3420"]) if self.is_q35() else "pci-bridge"
+        number = self.number
+        place = f"chassis={number},slot={number}" if self.is_q35() else f"chassis_nr={number}"
+        behind = self.pick(["virtio-rng-pci", "e1000e,romfile=", "vmxnet3,romfile=", "qemu-xhci", "pvpanic-pci"])
+        return ["-device", f"{kind},id={bus},{place}", "-device", f"{behind},bus={bus}{'' if self.is_q35() else ',addr=1'}"]
+
     def add_device(self):
         return [
             "-device",
@@ -169,13 +226,24 @@ class Line:
                     "ib700",
                     "virtio-crypto-pci",
                     "nvme,serial=x",
+                    "e1000e,romfile=",
+                    "vmxnet3,romfile=",
+                    "bochs-display",
+                    "secondary-vga",
+                    "virtio-mouse-pci",
+                    "pvpanic-pci",
+                    "pci-serial",
+                    "ivshmem-doorbell",
+                    "vhost-vsock-pci,guest-cid=3",
+                    "intel-iommu",
+                    "sdhci-pci",
                 ]
             ),
         ]
 
     def add_netdev(self):
         name = self.id("net")
-        backend = self.pick(["user", "hubport,hubid=1", "socket,udp=127.0.0.1:1,localaddr=127.0.0.1:0"])
+        backend = self.pick(["user", "hubport,hubid=1", "hubport,hubid=1", "socket,udp=127.0.0.1:1,localaddr=127.0.0.1:0"])
         kind, _, options = backend.partition(",")
         words = ["-netdev", f"{kind},id={name}{',' if options else ''}{options}"]
         device = self.pick(["virtio-net-pci", "e1000", "rtl8139"])
@@ -219,6 +287,103 @@ class Line:
                 ["-sandbox", "on"],
                 ["-icount", "shift=auto"],
                 ["-snapshot"],
+                ["-numa", "node,cpus=0", "-smp", "1"],
+                ["-global", "PIIX4_PM.disable_s3=1"],
+                ["-global", "virtio-net-pci.mq=on"],
+                ["-smbios", "type=11,value=hello"],
+                ["-acpitable", "sig=TEST,data=/dev/null"],
+                ["-fw_cfg", "name=opt/qhup/other,string=" + "x" * 4096],
+                ["-trace", "enable=virtio_notify"],
+                ["-uuid", "00000000-1111-2222-3333-444444444444"],
+                ["-compat", "deprecated-output=hide"],
+                ["-machine", "usb=on"],
+                ["-machine", "vmport=off"],
+                ["-machine", "pcspk-audiodev=none0", "-audiodev", "none,id=none0"],
+                ["-no-reboot"],
+                ["-plugin", "/nowhere.so"],
+                ["-set", "device.nobody.addr=5"],
+            ]
+        )
+
+    # -- one command each, given to the VM when it runs; it may refuse them
+
+    def act_object(self):
+        name = self.id("added")
+        return self.pick(
+            [
+                ("object-add", {"qom-type": "iothread", "id": name}),
+                ("object-add", {"qom-type": "secret", "id": name, "data": "x"}),
+                ("object-add", {"qom-type": "throttle-group", "id": name}),
+                ("object-add", {"qom-type": "memory-backend-memfd", "id": name, "size": 16 << 20, "share": True}),
+                ("object-add", {"qom-type": "memory-backend-ram", "id": name, "size": 16 << 20}),
+            ]
+        )
+
+    def act_device(self):
+        driver = self.pick(["virtio-rng-pci", "virtio-balloon-pci", "e1000", "usb-tablet", "virtio-keyboard-pci", "edu"])
+        return "device_add", {"driver": driver, "id": self.id("added")}
+
+    def act_dimm(self):
+        return "device_add", {"driver": "pc-dimm", "id": self.id("added"), "memdev": f"added{self.number - 1}"}
+
+    def act_chardev(self):
+        name = self.id("added")
+        kind = self.pick(["null", "ringbuf", "pty"])
+        return "chardev-add", {"id": name, "backend": {"type": kind, "data": {}}}
+
+    def act_blockdev(self):
+        name = self.id("added")
+        file = {"driver": "file", "filename": str(self.image("qcow2")), "node-name": f"{name}-file"}
+        return "blockdev-add", {"driver": "qcow2", "node-name": name, "file": file}
+
+    def act_disk(self):
+        driver = self.pick(["virtio-blk-pci", "virtio-blk-pci", "ide-hd", "usb-storage"])
+        return "device_add", {"driver": driver, "drive": f"added{self.number}", "id": self.id("added")}
+
+    def act_netdev(self):
+        return "netdev_add", {"type": "hubport", "id": self.id("added"), "hubid": 3}
+
+    def act_removal(self):
+        """Of something that an earlier command may have added, or of nothing."""
+        command, key = self.pick(
+            [
+                ("device_del", "id"),
+                ("object-del", "id"),
+                ("chardev-remove", "id"),
+                ("blockdev-del", "node-name"),
+                ("netdev_del", "id"),
+            ]
+        )
+        return command, {key: f"added{max(1, self.number - self.random.randint(0, 2))}"}
+
+    def act_snapshot(self):
+        """Of what act_blockdev may have made."""
+        overlay = self.image("qcow2")
+        return "blockdev-snapshot-sync", {
+            "node-name": f"added{self.number - 1}",
+            "snapshot-file": str(overlay),
+            "format": "qcow2",
+            "snapshot-node-name": self.id("layer"),
+        }
+
+    def act_machine(self):
+        return self.pick(
+            [
+                ("balloon", {"value": 40 << 20}),
+                ("watchdog-set-action", {"action": "none"}),
+                ("set-action", {"panic": "none"}),
+                ("migrate-set-parameters", {"max-bandwidth": 12345678}),
+                ("migrate-set-capabilities", {"capabilities": [{"capability": "xbzrle", "state": True}]}),
+                ("qom-set", {"path": "/machine", "property": "graphics", "value": False}),
+                ("set_link", {"name": "net1", "up": False}),
+                ("trace-event-set-state", {"name": "virtio_notify", "enable": True}),
+                ("human-monitor-command", {"command-line": "log guest_errors"}),
+                ("human-monitor-command", {"command-line": "boot_set c"}),
+                ("human-monitor-command", {"command-line": "mouse_set 1"}),
+                ("human-monitor-command", {"command-line": "wavcapture /dev/null audio1"}),
+                ("human-monitor-command", {"command-line": "gdbserver none"}),
+                ("display-update", {"type": "vnc", "addresses": []}),
+                ("block-latency-histogram-set", {"id": "disk0-dev"}),
             ]
         )
 
@@ -262,11 +427,14 @@ class Fuzz(unittest.TestCase):
                 vm.wait_ready(30)
             except (RuntimeError, OSError, AssertionError):
                 return "not legal", []
+            for command, arguments in line.acts:
+                with contextlib.suppress(QmpError):
+                    vm.qmp.execute(command, **arguments)
             pid = vm.pid()
             sockets = sockets_in(vm.folder)
             vm.qmp.drain_events()
             done = self.daemon.ctl("--json", "upgrade", "--yes", vm.name, "--to", release_of(source, target), check=False)
-            self.assertIn(done.returncode, (0, 6), f"{' '.join(line.options['extra'])}\n{done.stdout}{done.stderr}")
+            self.assertIn(done.returncode, (0, 6), f"{line}\n{done.stdout}{done.stderr}")
             entry = json.loads(done.stdout)["vms"][0]
             if done.returncode == 0:
                 self.assertEqual(entry["outcome"], "upgraded", entry)

@@ -99,6 +99,11 @@ TEST_CASE("what a target cannot honour is refused", "[upgrade][argv_plan]") {
     CHECK(refused("qemu -M pc -device AC97", kOld).empty());
     CHECK(refused("qemu -M pc -audio none -device AC97", kNew).empty());
     CHECK(refused("qemu -M pc -device AC97,audiodev=a", kNew).empty());
+    const std::string memory = "qemu -M pc -object memory-backend-memfd,id=m,size=32M,prealloc=";
+    CHECK(refused(memory + "on -device virtio-mem-pci,memdev=m", kNew) == Options{"-device"});
+    CHECK(refused(memory + "on -device virtio-mem-pci,memdev=m", kOld).empty());
+    CHECK(refused(memory + "on -device pc-dimm,memdev=m", kNew).empty());
+    CHECK(refused(memory + "off -device virtio-mem-pci,memdev=m", kNew).empty());
     CHECK(refused("qemu -M pc -readconfig /dev/fd/3", kNew) == Options{"-readconfig"});
     CHECK(refused("qemu -M pc -readconfig /dev/stdin", kOld) == Options{"-readconfig"});
     CHECK(refused("qemu -M pc -readconfig more.cfg", kOld).empty());
