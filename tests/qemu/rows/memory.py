@@ -484,6 +484,9 @@ class PrivateDimm(Blocked):
     blocker = "ram"
     id = "ram/private0"
 
+    def arguments(self, rig):
+        return ["-m", "64,slots=2,maxmem=1G"]
+
     def begin(self, vm):
         vm.qmp.execute("object-add", id="private0", size=16 * MIB, **{"qom-type": "memory-backend-ram"})
         vm.qmp.execute("device_add", driver="pc-dimm", id="private0-dev", memdev="private0")

@@ -43,19 +43,29 @@ def place_of(tid):
     return sorted(os.sched_getaffinity(tid)), os.sched_getscheduler(tid), param, os.getpriority(os.PRIO_PROCESS, tid)
 
 
+def parent_of(pid):
+    """None if the process has gone."""
+    words = read(pid, "stat").rpartition(")")[2].split()
+    return int(words[1]) if words else None
+
+
 class Sampler(threading.Thread):
     """Writes down what `look(pid)` says of each process of the VM, all the time until stop()."""
 
     def __init__(self, vm, look):
         super().__init__(daemon=True)
-        self.vm, self.look = vm, look
+        self.pids, self.look = [vm.pid()], look
         self.seen = {}  # pid -> list of what was seen, without repetitions
         self._end = threading.Event()
         self.start()
 
     def run(self):
+        # A look at all processes of a busy host would take longer than the new one is a standby.
+        strangers = set()
         while not self._end.is_set():
-            for pid in self.vm.processes():
+            for pid in {int(name) for name in os.listdir("/proc") if name.isdecimal()} - strangers - {*self.pids}:
+                (self.pids.append if parent_of(pid) in self.pids else strangers.add)(pid)
+            for pid in self.pids:
                 with contextlib.suppress(OSError, ValueError):
                     value = self.look(pid)
                     seen = self.seen.setdefault(pid, [])
