@@ -188,6 +188,8 @@ class Agent(EchoRow):
     def after(self, vm, moved):
         super().after(vm, moved)
         assert chardev(vm, "agent")["frontend-open"], "the guest's side is closed"
+        told = [event for event in vm.qmp.events if event["event"] == "VSERPORT_CHANGE" and moved]
+        assert not told, f"nothing was opened or closed: {told}"
 
 
 class TcpServer(EchoRow):

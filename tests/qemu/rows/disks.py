@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pathlib
+import struct
 import subprocess
 
 from block import LockProbe, assert_locked, assert_sound, create, disk, nodes, verify, write
@@ -838,6 +839,70 @@ class Floppy(Media):
 
 
 # -- what must be refused
+
+
+class Geometry(Row):
+    thing = "disks whose geometry QEMU guessed, and to which the guest wrote another partition table since (IDE, virtio-blk, SCSI)"
+    means = "the same geometry: a sector addressed by cylinder, head and sector is the same one"
+    group = "disk-geometry"
+    buses = ("ide-hd,bus=ide.0,unit=0", "virtio-blk-pci", "scsi-hd,bus=geoscsi.0")
+    # One entry of 6000 sectors from sector 63: who guesses from it has 4 heads and 17 sectors.
+    table = struct.pack("<446x8BII48x2s", 0, 1, 1, 0, 0x83, 3, 17, 88, 63, 6000, b"\x55\xaa")
+
+    def options(self, rig):
+        return {"disk": Disk("raw", device_options=",bootindex=0")}
+
+    def arguments(self, rig):
+        self.paths = [rig.folder / f"geometry{number}.raw" for number in range(len(self.buses))]
+        words = ["-device", "virtio-scsi-pci,id=geoscsi"]
+        for number, (path, device) in enumerate(zip(self.paths, self.buses, strict=True)):
+            path.write_bytes(bytes(512) + b"".join(struct.pack("<H", sector) * 256 for sector in range(1, 4096)))
+            os.truncate(path, 64 << 20)
+            words += ["-blockdev", f"driver=raw,node-name=geo{number},file.driver=file,file.filename={path}"]
+            words += ["-device", f"{device},drive=geo{number},id=geo{number}-dev"]
+        return words
+
+    def begin(self, vm):
+        self.was = self.seen(vm)
+        assert self.was == ([(130, 16, 63)] * 3, 1 * 16 * 63), self.was
+        for path in self.paths:
+            with open(path, "r+b") as file:
+                file.write(self.table)
+
+    def seen(self, vm):
+        names = [f"/machine/peripheral/geo{number}-dev" for number in range(len(self.buses))]
+        geometry = [tuple(vm.qmp.execute("qom-get", path=n, property=p) for p in ("cyls", "heads", "secs")) for n in names]
+        return geometry, self.sector_at(vm, 1, 0, 1)
+
+    @staticmethod
+    def sector_at(vm, cylinder, head, sector):
+        """Which one the first IDE disk reads there: each has its number in it."""
+        for port, value in ((6, 0xA0 | head), (2, 1), (3, sector), (4, cylinder), (5, 0), (7, 0x20)):
+            vm.qmp.hmp(f"o /b {0x1F0 + port:#x} {value:#x}")
+        wait_for(lambda: vm.qmp.hmp("i /b 0x1f7").split()[-1] == "0x58", 5, "the disk has read")
+        words = {int(vm.qmp.hmp("i /h 0x1f0").split()[-1], 16) for _ in range(256)}
+        assert len(words) == 1, words
+        return words.pop()
+
+    def after(self, vm, moved):
+        assert self.seen(vm) == self.was, self.seen(vm)
+
+
+class Resized(Row):
+    thing = "raw image that another program made longer while the VM runs"
+    means = "refused: a new QEMU would show the new size"
+    group = "disk-resized"
+
+    def refused_by(self, source, target):
+        return "shape-differs"
+
+    def arguments(self, rig):
+        self.path = rig.folder / "resized.raw"
+        self.path.write_bytes(bytes(1 << 20))
+        return ["-drive", f"file={self.path},format=raw,if=virtio,id=resized0"]
+
+    def begin(self, vm):
+        os.truncate(self.path, 5 << 20)
 
 
 class BlockedDisk(Blocked):

@@ -478,6 +478,19 @@ class Ivshmem(Blocked):
         return ["-object", backend, "-device", "ivshmem-plain,id=ivshmem0,memdev=iv0"]
 
 
+class ReadOnlyMemory(Blocked):
+    thing = "memory that is read-only (`readonly=on`)"
+    group = "memory-blocked"
+    blocker = "ram"
+    id = "ram/ro0"
+
+    def arguments(self, rig):
+        path = rig.folder / "readonly.ram"
+        path.write_bytes(bytes(16 * MIB))
+        backend = f"memory-backend-file,id=ro0,size=16M,share=on,readonly=on,mem-path={path}"
+        return ["-object", backend, "-device", "virtio-pmem-pci,memdev=ro0"]
+
+
 class PrivateDimm(Blocked):
     thing = "memory added that is private to the process"
     group = "memory-blocked"

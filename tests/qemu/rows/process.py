@@ -165,6 +165,28 @@ class Pidfile(InGroup):
         wait_for(lambda: not path.exists(), 10, "the pidfile goes with the last process")
 
 
+class StolenPidfile(Row):
+    thing = "`-pidfile` whose name another process has by now"
+    means = "it is left to that one"
+    group = "process-pidfile-stolen"
+
+    def options(self, rig):
+        return {"pidfile": True}
+
+    def begin(self, vm):
+        path = vm.pidfile_path
+        path.unlink()
+        command = [find_qemu("10.0"), "-machine", "none", "-nodefaults", "-display", "none", "-pidfile", path.name]
+        other = subprocess.Popen(command, cwd=vm.folder)
+        vm.rig.stack.callback(other.wait)
+        vm.rig.stack.callback(other.kill)
+        wait_for(path.exists, 10, "the other QEMU has the name")
+        self.text = f"{other.pid}\n"
+
+    def after(self, vm, moved):
+        assert vm.pidfile_path.read_text() == self.text, (vm.pidfile_path.read_text(), self.text)
+
+
 class RelativePaths(Row):
     thing = "relative paths in the command line"
     means = "they mean what they meant, wherever the daemon runs: the same disk, files and sockets"

@@ -49,6 +49,18 @@ class MigrationSettings(Settings):
         assert not others, others
 
 
+class SingleStep(Settings):
+    thing = "one guest instruction at a time (`singlestep`, `one-insn-per-tb` of the monitor for people)"
+    means = "still so"
+
+    def begin(self, vm):
+        vm.qmp.hmp("singlestep on" if vm.base == "7.2" else "one-insn-per-tb on")
+
+    def after(self, vm, moved):
+        commands = vm.qmp.execute("query-hot-upgrade")["shape"]["commands"]
+        assert commands["accelerator"] == {"one-insn-per-tb": True}, commands
+
+
 class TraceAndLog(Settings):
     thing = "`trace-event-set-state`, and `log` and `logfile` of the monitor for people"
     means = "the new process writes to that file, what it is to write; what was written stays"
