@@ -186,8 +186,8 @@ inline constexpr std::array kCodeCatalog{
         "The old QEMU cannot take the guest back yet and goes on trying; remove what it "
         "waits for.", ""},
     CodeRow{"guest_lost", CodeKind::upgrade, 0, Severity::needs_operator,
-        "The new QEMU ended after the guest had run on it, so the guest is down and "
-        "cannot go back to the old one; read QEMU's reason and start the VM again.", ""},
+        "The new QEMU ended when the guest ran on it already, or was about to, so the guest is "
+        "down and cannot go back to the old one; read QEMU's reason and start the VM again.", ""},
     CodeRow{"journal_failed", CodeKind::upgrade, 0, Severity::transient,
         "What the upgrade was about to do could not be written to the journal, so it "
         "was not begun, and the guest was not paused; make room below state_dir or read "

@@ -273,6 +273,10 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
         view.message = report.failure->message;
         view.peer_text = report.failure->peer_text;
         for (const Failure& later : report.failure->also) {
+            // why: whoever did not answer in one step does not in the next one.
+            if (view.message.find(without_stop(later.message)) != std::string::npos) {
+                continue;
+            }
             view.message = without_stop(std::move(view.message)) +
                            ". Afterwards this failed too: " + later.message;
         }
@@ -287,7 +291,9 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
         view.next_step = next_step_of(report);
     }
     if (report.timings) {
-        view.pause_ms = Milliseconds(report.timings->pause).count();
+        if (report.timings->pause.count() > 0) { // 0: the target ended before it ran the guest
+            view.pause_ms = Milliseconds(report.timings->pause).count();
+        }
         view.timings_ns = upgrade::to_map_ns(*report.timings);
     }
     if (!report.marks.empty()) {

@@ -169,7 +169,8 @@ awaitable<void> VmUpgrades::run_vm(
         co_await end_stray(vm, *folder);
     }
     if (run->is_rehearsed(index)) {
-        auto rehearsing = rehearse_first(run, index, vm, picked, *folder);
+        Move rehearsed{run, index, vm, picked, *folder};
+        auto rehearsing = rehearse_first(std::move(rehearsed));
         std::optional<RunVmView> end = co_await std::move(rehearsing);
         if (end) {
             co_await book_.end_vm(run, index, std::move(*end));
@@ -188,7 +189,8 @@ awaitable<void> VmUpgrades::run_vm(
     if (!turn) {
         turn = services_.gate.add_vm(*run->batch);
     }
-    auto work_on_it = run_engine(run, index, vm, picked, *folder, std::move(turn), goal);
+    Move move{run, index, vm, std::move(picked), *folder};
+    auto work_on_it = run_engine(std::move(move), std::move(turn), goal);
     const UpgradeReport report = co_await std::move(work_on_it);
     RunVmView view = say_why_stopped(
         make_run_vm_view(report, run->facts_of(index)),
@@ -264,31 +266,19 @@ VmUpgrades::revert_vm(RunPtr run, std::size_t index, VmHandle vm, std::string fo
     // why: a queue of its own, since a run that was stopped begins nothing any more.
     auto turn =
         services_.gate.add_vm(services_.gate.add_batch({.parallel = 1, .stop_after_failures = 0}));
-    auto work = run_engine(
-        run,
-        index,
-        std::move(vm),
-        std::move(*picked),
-        std::move(folder),
-        std::move(turn),
-        upgrade::Goal::upgrade
-    );
+    Move move{run, index, std::move(vm), std::move(*picked), std::move(folder)};
+    auto work = run_engine(std::move(move), std::move(turn), upgrade::Goal::upgrade);
     const UpgradeReport report = co_await std::move(work);
     co_return make_run_vm_view(report, run->facts_of(index));
 }
 
 /// One walk of a VM through the engine's table.
 awaitable<UpgradeReport> VmUpgrades::run_engine(
-    RunPtr run,
-    std::size_t index,
-    VmHandle vm,
-    ReleaseShelf::Picked picked,
-    std::string folder,
-    std::shared_ptr<upgrade::SlotGate::Turn> turn,
-    upgrade::Goal goal
+    Move move, std::shared_ptr<upgrade::SlotGate::Turn> turn, upgrade::Goal goal
 ) {
+    const auto& [run, index, vm, picked, folder] = move;
     const upgrade::UpgradeId id(run->view.vms[index].upgrade);
-    QmpVmPortConfig port{.main_socket = vm.socket, .control_dir = std::move(folder), .upgrade = id};
+    QmpVmPortConfig port{.main_socket = vm.socket, .control_dir = folder, .upgrade = id};
     upgrade::UpgradeRequest request;
     request.vm = upgrade::VmId(vm.name);
     request.upgrade = id;
@@ -381,9 +371,9 @@ awaitable<upgrade::RehearsalTurn> VmUpgrades::wait_to_rehearse(RunPtr run, std::
 
 /// Rehearses the VM, or waits for the rehearsal of another one of its kind.
 /// @return  how the VM ended; nothing if it may be upgraded now
-awaitable<std::optional<RunVmView>> VmUpgrades::rehearse_first(
-    RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked, std::string folder
-) {
+awaitable<std::optional<RunVmView>> VmUpgrades::rehearse_first(Move move) {
+    const RunPtr run = move.run;
+    const std::size_t index = move.index;
     using Turn = upgrade::RehearsalTurn;
     Turn rehearsal = Turn::rehearse;
     if (run->rehearsals.contains(index)) {
@@ -408,9 +398,7 @@ awaitable<std::optional<RunVmView>> VmUpgrades::rehearse_first(
     run->view.vms[index].upgrade = upgrade_id_of(run->view.id, run->view.vms.size() + index);
     run->is_rehearsing[index] = true;
     auto turn = services_.gate.add_vm(*run->batch);
-    const upgrade::Goal goal = upgrade::Goal::rehearsal;
-    auto work =
-        run_engine(run, index, vm, std::move(picked), std::move(folder), std::move(turn), goal);
+    auto work = run_engine(std::move(move), std::move(turn), upgrade::Goal::rehearsal);
     const UpgradeReport report = co_await std::move(work);
     RunVmView view = say_it_was_rehearsed(say_why_stopped(
         make_run_vm_view(report, run->facts_of(index)),

@@ -45,22 +45,22 @@ public:
     settle(RunPtr run, std::size_t index, VmHandle vm, std::string folder, RunVmView view);
 
 private:
+    /// One VM of a run, and where it goes.
+    struct Move {
+        RunPtr run;
+        std::size_t index = 0; ///< of the VM in the run
+        VmHandle vm;
+        ReleaseShelf::Picked picked; ///< the binary that it gets
+        std::string folder;          ///< of its control sockets
+    };
+
     std::optional<RunVmView> take_vm(const Run& run, std::size_t index, bool has_pick);
     void end_rehearsal(const RunPtr& run, std::size_t index, const RunVmView& view);
     void leave_rehearsals(const RunPtr& run, std::size_t index);
     [[nodiscard]] awaitable<upgrade::RehearsalTurn> wait_to_rehearse(RunPtr run, std::size_t index);
-    [[nodiscard]] awaitable<std::optional<RunVmView>> rehearse_first(
-        RunPtr run, std::size_t index, VmHandle vm, ReleaseShelf::Picked picked, std::string folder
-    );
-    [[nodiscard]] awaitable<upgrade::UpgradeReport> run_engine(
-        RunPtr run,
-        std::size_t index,
-        VmHandle vm,
-        ReleaseShelf::Picked picked,
-        std::string folder,
-        std::shared_ptr<upgrade::SlotGate::Turn> turn,
-        upgrade::Goal goal
-    );
+    [[nodiscard]] awaitable<std::optional<RunVmView>> rehearse_first(Move move);
+    [[nodiscard]] awaitable<upgrade::UpgradeReport>
+    run_engine(Move move, std::shared_ptr<upgrade::SlotGate::Turn> turn, upgrade::Goal goal);
     [[nodiscard]] awaitable<void> run_vm(
         RunPtr run,
         std::size_t index,

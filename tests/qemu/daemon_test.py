@@ -269,6 +269,8 @@ class TargetDies(DaemonTest):
                 self.assertIn("cannot go back to the old one", entry["message"])
                 self.assertIn("start the VM again", entry["message"])
                 self.assertIn("signal 9", entry["peer_text"], entry)
+                if point == "target.ran":
+                    self.assertIsNone(entry["pause_ms"], "no vCPU ran after the pause began")
                 count = vm.serial.count
                 time.sleep(0.5)
                 self.assertEqual(vm.serial.count, count, "the source runs the guest, which ran elsewhere")

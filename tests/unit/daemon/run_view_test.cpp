@@ -91,6 +91,26 @@ TEST_CASE("the total goes on where a daemon before us was", "[daemon][run_view]"
     CHECK(make_run_vm_view(report, facts).total_ms == 60'000.0);
 }
 
+TEST_CASE("a pause that never ended has no length", "[daemon][run_view]") {
+    auto report = report_in(Phase::needs_operator);
+    report.timings = upgrade::SwitchTimings{};
+    CHECK_FALSE(make_run_vm_view(report, kRun).pause_ms);
+    report.timings->pause = 12ms;
+    CHECK(make_run_vm_view(report, kRun).pause_ms == 12.0);
+}
+
+TEST_CASE("what failed twice for the same reason is said once", "[daemon][run_view]") {
+    auto report = report_in(Phase::lost_contact);
+    report.failure = make_failure(upgrade::Errc::lost_contact, "Nobody answers.");
+    add_also(*report.failure, make_failure(upgrade::Errc::lost_contact, "Nobody answers."));
+    CHECK(make_run_vm_view(report, kRun).message == "Nobody answers.");
+    add_also(*report.failure, make_failure(upgrade::Errc::split, "Both run."));
+    CHECK(
+        make_run_vm_view(report, kRun).message ==
+        "Nobody answers. Afterwards this failed too: Both run."
+    );
+}
+
 TEST_CASE("every terminal phase is an outcome", "[daemon][run_view]") {
     for (const Phase phase : upgrade::kAllPhases) {
         const RunVmView view = make_run_vm_view(report_in(phase), kRun);
