@@ -61,12 +61,35 @@ void add_choice(
         ->type_name(type);
 }
 
+CLI::Option* add_labels(CLI::App& command, Options& options, const std::string& help) {
+    return command
+        .add_option_function<std::vector<std::string>>(
+            "--label",
+            [&options](const std::vector<std::string>& words) {
+                for (const std::string& word : words) {
+                    const auto equals = word.find('=');
+                    if (equals == 0 || equals == std::string::npos || equals + 1 == word.size()) {
+                        throw CLI::ValidationError("--label", "a label is KEY=VALUE");
+                    }
+                    options.labels[word.substr(0, equals)] = word.substr(equals + 1);
+                }
+                options.all = true;
+            },
+            help
+        )
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->type_name("KEY=VALUE");
+}
+
 void add_selection(CLI::App& command, Options& options) {
     auto* vms =
         command.add_option("VM", options.vms, "Names of VMs, as 'qhupd-ctl list' shows them");
     vms->type_name("");
     auto* all = command.add_flag("--all", options.all, "Every VM");
     vms->excludes(all);
+    add_labels(command, options, "Every VM with this label; again: and with that one")
+        ->excludes(vms);
     command.add_option("--to", options.to, "The release, as 'qhupd-ctl releases' shows it")
         ->required()
         ->type_name("RELEASE");
@@ -229,7 +252,11 @@ void add_commands(CLI::App& app, Options& options) {
         sub->callback([&options, command] { options.command = command; });
         return sub;
     };
-    add("list", "All VMs, and whether they can be upgraded", Command::list);
+    add_labels(
+        *add("list", "All VMs, and whether they can be upgraded", Command::list),
+        options,
+        "Only VMs with this label; again: and with that one"
+    );
     add("show", "Everything about one VM", Command::show)
         ->add_option("VM", options.vms, "Its name")
         ->required()

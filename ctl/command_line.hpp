@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -50,6 +51,7 @@ struct Options {
     Command command = Command::list;                  ///< what to do
     std::vector<std::string> vms;                     ///< names, where the command takes any
     bool all = false;                                 ///< every VM
+    std::map<std::string, std::string> labels;        ///< with all: of these those that have each
     std::string to;                                   ///< release name
     std::optional<std::uint32_t> parallel;            ///< VMs in work at once
     bool yes = false;                                 ///< do not ask

@@ -4,6 +4,7 @@
 #include "common/version.hpp"
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
+#include "daemon/vm_labels.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -212,13 +213,15 @@ awaitable<ApiReply> ApiHandlers::answer(GetVersion /*route*/, const ApiRequest& 
     co_return make_document(version());
 }
 
-awaitable<ApiReply> ApiHandlers::answer(GetVms /*route*/, const ApiRequest& /*request*/) {
+awaitable<ApiReply> ApiHandlers::answer(GetVms route, const ApiRequest& /*request*/) {
     co_await registry_.refresh_some();
     const std::vector<VmView> listed = registry_.list();
     const std::vector<WayBack> ways = runs_.ways_back(listed);
     nlohmann::json vms = nlohmann::json::array();
     for (std::size_t i = 0; i < listed.size(); ++i) {
-        vms.push_back(to_document(listed[i], ways[i], runs_));
+        if (has_labels(listed[i].labels, route.labels)) {
+            vms.push_back(to_document(listed[i], ways[i], runs_));
+        }
     }
     nlohmann::json document = nlohmann::json::object();
     document["vms"] = std::move(vms);

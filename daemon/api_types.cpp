@@ -195,6 +195,20 @@ Result<std::vector<std::string>> parse_allow(const json& value) {
     return codes;
 }
 
+/// Texts by key; what is not a text is left out.
+std::map<std::string, std::string> labels_from_json(const json& value) {
+    std::map<std::string, std::string> labels;
+    if (!value.is_object()) {
+        return labels;
+    }
+    for (const auto& [key, label] : value.items()) {
+        if (label.is_string()) {
+            labels[key] = label.get<std::string>();
+        }
+    }
+    return labels;
+}
+
 Result<void> parse_run_member(const std::string& key, const json& value, RunRequest& request) {
     if (key == "vms") {
         auto names = parse_vm_names(value);
@@ -212,6 +226,11 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
             return bad_request("'to' must be the name of a release");
         }
         request.to = value.get<std::string>();
+    } else if (key == "labels") {
+        request.labels = labels_from_json(value);
+        if (request.labels.empty() || request.labels.size() != value.size()) {
+            return bad_request("'labels' must be an object of texts, as {\"tier\": \"db\"}");
+        }
     } else if (key == "request_id") {
         if (!value.is_string() || !is_valid_name(value.get_ref<const std::string&>())) {
             return bad_request("'request_id' must be a name: up to 128 printable characters "
@@ -268,9 +287,11 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         }
         request.parallel = value.get<std::uint32_t>();
     } else {
-        return bad_request("there is a member that this request does not have; it has vms, all, "
-                           "kind, to, parallel, max_failures, rehearse, pause_budget_ms, canaries, "
-                           "batch, soak_ms, dry_run, allow and request_id");
+        return bad_request(
+            "there is a member that this request does not have; it has vms, all, "
+            "kind, to, labels, parallel, max_failures, rehearse, pause_budget_ms, canaries, "
+            "batch, soak_ms, dry_run, allow and request_id"
+        );
     }
     return {};
 }
@@ -315,6 +336,7 @@ json to_json(const VmView& value) {
         {"ram_bytes", value.ram_bytes},
         {"reachable", value.reachable},
         {"stale", value.stale},
+        {"labels", value.labels},
         {"upgradable", value.upgradable},
         {"reason", value.reason},
         {"run", value.run},
@@ -445,6 +467,9 @@ json to_json(const RunRequest& value) {
         request["all"] = true;
     } else {
         request["vms"] = value.vms;
+    }
+    if (!value.labels.empty()) {
+        request["labels"] = value.labels;
     }
     if (value.parallel) {
         request["parallel"] = *value.parallel;
@@ -634,6 +659,7 @@ RunRequest run_request_from_json(const json& value) {
         .request_id = text(value, "request_id"),
         .allow = {},
     };
+    request.labels = labels_from_json(member(value, "labels"));
     if (const std::string kind = text(value, "kind"); !kind.empty()) {
         request.kind = kind;
     }
@@ -752,6 +778,9 @@ Result<RunRequest> parse_run_request(std::string_view body) {
     }
     if (request.soak_ms != 0 && !has_stages) {
         return bad_request("'soak_ms' needs 'canaries' or 'batch': there is nothing after it");
+    }
+    if (!request.labels.empty() && !request.all) {
+        return bad_request("'labels' choose of all VMs: set 'all' to true with them");
     }
     if (request.all == !request.vms.empty()) {
         return bad_request("name VMs in 'vms', or set 'all' to true, and not both");

@@ -58,8 +58,9 @@ struct VmView {
     std::string reason;          ///< why it is unreachable; else ""
     std::string run;             ///< the run that works on it; else ""
     std::uint64_t age_ms = 0;    ///< how long ago this was true
-    std::vector<BlockerView> blockers; ///< all of them, not only the first
-    std::optional<HoldView> hold;      ///< it is held
+    std::vector<BlockerView> blockers;              ///< all of them, not only the first
+    std::optional<HoldView> hold;                   ///< it is held
+    std::map<std::string, std::string> labels = {}; ///< what root says that it is for
 
     bool operator==(const VmView&) const = default;
 };
@@ -150,6 +151,9 @@ struct RunRequest {
     std::uint64_t soak_ms = 0; ///< after each stage the VMs are watched for so long
     std::string request_id; ///< the client's name for this request; the same again is the same run
     std::vector<std::string> allow; ///< codes of refusals that the client overrules
+
+    /// With `all`: of all VMs those that have each of these labels.
+    std::map<std::string, std::string> labels = {};
 
     bool operator==(const RunRequest&) const = default;
 };

@@ -262,6 +262,31 @@ Setter set_names(std::vector<std::string>& target) {
     return {take, [&target] { return format_list(target, quoted); }};
 }
 
+Setter set_labels(VmLabels& target) {
+    const auto take = [&target](const toml::node& node) -> std::optional<std::string> {
+        const toml::table* table = node.as_table();
+        VmLabels labels;
+        bool is_good = table != nullptr && !table->empty();
+        for (const auto& [key, value] : is_good ? *table : toml::table()) {
+            const auto word = value.is_string() ? value.value<std::string>() : std::nullopt;
+            is_good = is_good && word && is_label_word(*word) && is_label_word(key.str());
+            labels[std::string(key.str())] = word.value_or("");
+        }
+        if (!is_good) {
+            return "must be labels, as { tier = \"db\" }: letters, digits and . _ - /";
+        }
+        target = std::move(labels);
+        return std::nullopt;
+    };
+    return {take, [&target] {
+                std::string out;
+                for (const auto& [key, value] : target) {
+                    out += (out.empty() ? "{ " : ", ") + quoted(key) + " = " + quoted(value);
+                }
+                return out.empty() ? out : out + " }";
+            }};
+}
+
 /// Gives each entry of the table to the key of that name.
 ///
 /// @param origins  is told where each key was set; null: nobody asks
@@ -426,6 +451,7 @@ std::vector<Key> keys_of(PolicyRule& rule) {
     };
     return {
         {"vms", set_names(rule.vms)},
+        {"labels", set_labels(rule.labels)},
         {"priority", set_optional(rule.priority, set_priority)},
         {"skip", set_optional(rule.skip, set_flag)},
         {"pause_budget", set_optional(rule.pause_budget, budget)},
@@ -438,26 +464,45 @@ std::vector<Key> keys_of(PolicyRule& rule) {
     };
 }
 
-/// [[policy]], any number of them.
-Key policies(std::vector<PolicyRule>& target, Reading& reading) {
-    const auto take = [&target, &reading](const toml::node& node) -> std::optional<std::string> {
+std::vector<Key> keys_of(LabelRule& rule) {
+    return {{"vms", set_names(rule.vms)}, {"labels", set_labels(rule.labels)}};
+}
+
+/// What a rule does not say, as the end of a sentence.
+std::optional<std::string> find_missing(const PolicyRule& rule) {
+    return rule.vms.empty() && rule.labels.empty()
+               ? std::optional("which 'vms' it is for: [\"*\"], or which 'labels'")
+               : std::nullopt;
+}
+
+std::optional<std::string> find_missing(const LabelRule& rule) {
+    return rule.vms.empty() || rule.labels.empty()
+               ? std::optional("which 'vms' have which 'labels'")
+               : std::nullopt;
+}
+
+/// [[policy]] or [[vm]], any number of them.
+template <class Rule>
+Key rules(const std::string& name, std::vector<Rule>& target, Reading& reading) {
+    const auto take = [name, &target, &reading](const toml::node& node
+                      ) -> std::optional<std::string> {
         const toml::array* array = node.as_array();
         if (array == nullptr) {
-            return "must be written as [[policy]]";
+            return "must be written as [[" + name + "]]";
         }
         for (const toml::node& entry : *array) {
             const toml::table* table = entry.as_table();
             if (table == nullptr) {
-                return "must be written as [[policy]]";
+                return "must be written as [[" + name + "]]";
             }
-            PolicyRule rule;
+            Rule rule;
             rule.origin = format_place(reading.file, entry.source());
-            auto failure = read_table(reading.file, *table, "[policy]", keys_of(rule), nullptr);
-            if (!failure && rule.vms.empty()) {
+            auto failure =
+                read_table(reading.file, *table, "[" + name + "]", keys_of(rule), nullptr);
+            const auto missing = find_missing(rule);
+            if (!failure && missing) {
                 failure = bad_config(
-                    reading.file,
-                    entry.source(),
-                    "[[policy]] must say which 'vms' it is for: [\"*\"]."
+                    reading.file, entry.source(), "[[" + name + "]] must say " + *missing + "."
                 );
             }
             if (failure) {
@@ -468,7 +513,7 @@ Key policies(std::vector<PolicyRule>& target, Reading& reading) {
         }
         return std::nullopt;
     };
-    return Key{"policy", {take, nullptr}};
+    return Key{name, {take, nullptr}};
 }
 
 std::vector<Key> keys_of(Config& config, Reading& reading) {
@@ -525,7 +570,8 @@ std::vector<Key> keys_of(Config& config, Reading& reading) {
          {"request", set_duration(deadlines.request, 1s, 1min)}},
         reading
     ));
-    keys.push_back(policies(config.policies, reading));
+    keys.push_back(rules("vm", config.labels, reading));
+    keys.push_back(rules("policy", config.policies, reading));
     return keys;
 }
 
@@ -575,6 +621,13 @@ std::vector<ConfigValue> describe_config(const Config& config) {
         }
     }
     std::size_t number = 0;
+    for (LabelRule& rule : copy.labels) {
+        const std::string prefix = "vm." + std::to_string(++number) + ".";
+        for (const Key& key : keys_of(rule)) {
+            add(prefix, key, rule.origin);
+        }
+    }
+    number = 0;
     for (PolicyRule& rule : copy.policies) {
         const std::string prefix = "policy." + std::to_string(++number) + ".";
         for (const Key& key : keys_of(rule)) {
@@ -591,7 +644,9 @@ std::string format_config(const Config& config) {
         const std::size_t dot = each.key.rfind('.');
         const std::string in = dot == std::string::npos ? "" : each.key.substr(0, dot);
         if (in != section) {
-            out += in.starts_with("policy.") ? "\n[[policy]]\n" : "\n[" + in + "]\n";
+            out += in.starts_with("policy.") ? "\n[[policy]]\n"
+                   : in.starts_with("vm.")   ? "\n[[vm]]\n"
+                                             : "\n[" + in + "]\n";
             section = in;
         }
         const std::string name = dot == std::string::npos ? each.key : each.key.substr(dot + 1);

@@ -74,6 +74,7 @@ struct Config {
         std::chrono::milliseconds request{10'000}; ///< a client must have sent its request
     } deadlines;
 
+    std::vector<LabelRule> labels;    ///< [[vm]], in the order of the file
     std::vector<PolicyRule> policies; ///< [[policy]], in the order of the files
 
     /// Where each key that a file sets was set last: "api.socket" -> "FILE:LINE". Others have their

@@ -4,6 +4,7 @@
 #include "daemon/api_types_events.hpp"
 #include "daemon/problems.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <initializer_list>
 #include <map>
@@ -216,6 +217,25 @@ Route make_history(const Query& query) {
     return is_good ? Route(route) : Route(bad_number());
 }
 
+/// "?labels=tier=db,rack=7"
+Route make_vms(const Query& query) {
+    GetVms route;
+    const auto labels = query.find("labels");
+    std::string_view rest = labels == query.end() ? std::string_view() : labels->second;
+    while (!rest.empty()) {
+        const std::string_view one = rest.substr(0, rest.find(','));
+        rest.remove_prefix(std::min(one.size() + 1, rest.size()));
+        const auto equals = one.find('=');
+        if (equals == std::string_view::npos || equals == 0) {
+            return make_problem(
+                ProblemCode::bad_request, "'labels' must be written as labels=tier=db,rack=7."
+            );
+        }
+        route.labels[std::string(one.substr(0, equals))] = one.substr(equals + 1);
+    }
+    return route;
+}
+
 Route make_check(std::string vm, const Query& query) {
     const auto to = query.find("to");
     if (to == query.end() || !is_valid_name(to->second)) {
@@ -316,7 +336,7 @@ Route find_route(std::string_view method, std::string_view target) {
     } else if (parts->size() == 2 && (*parts)[1] == "version") {
         route = GetVersion{};
     } else if (parts->size() == 2 && (*parts)[1] == "vms") {
-        route = GetVms{};
+        route = make_vms(*query);
     } else if (parts->size() == 2 && (*parts)[1] == "releases") {
         route = GetReleases{};
     } else if (parts->size() == 2 && (*parts)[1] == "holds") {

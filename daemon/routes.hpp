@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,7 +19,9 @@ namespace qhup::daemon {
 /// The calls of the API. Names that came in the path were checked with is_valid_name().
 struct GetHealth {};
 struct GetVersion {};
-struct GetVms {};
+struct GetVms {
+    std::map<std::string, std::string> labels = {}; ///< only VMs that have each of these
+};
 struct GetVm {
     std::string name;
 };

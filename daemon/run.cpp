@@ -39,9 +39,9 @@ RunFacts Run::facts_of(std::size_t index) const {
     };
 }
 
-void add_policy(Run& run, const std::string& vm, const Config& config) {
+void add_policy(Run& run, const std::string& vm, const VmLabels& labels, const Config& config) {
     // why: what is written for "*" is meant for VMs of people.
-    VmPolicy policy = is_selftest_guest(vm) ? VmPolicy() : policy_of(config.policies, vm);
+    VmPolicy policy = is_selftest_guest(vm) ? VmPolicy() : policy_of(config.policies, vm, labels);
     const auto& request = run.view.request;
     const bool is_alone = !request || run.goal == upgrade::Goal::rehearsal || request->dry_run;
     run.rehearse.push_back(

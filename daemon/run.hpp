@@ -79,7 +79,8 @@ using RunPtr = std::shared_ptr<Run>;
 
 /// What the configuration says about the next VM of the run. Without a request, as in a recovery,
 /// it is not rehearsed.
-void add_policy(Run& run, const std::string& vm, const Config& config);
+/// @param labels  of the VM
+void add_policy(Run& run, const std::string& vm, const VmLabels& labels, const Config& config);
 
 /// The probe of the VM's policy; none: it has none.
 std::optional<ProbeCommand> probe_of(const Run& run, std::size_t index, const Config& config);

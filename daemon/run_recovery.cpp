@@ -164,7 +164,7 @@ void RunRecovery::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
     }
     book_.tell(EventType::run_resumed, run);
     for (const RunVmView& vm : run->view.vms) {
-        add_policy(*run, vm.vm, services_.config);
+        add_policy(*run, vm.vm, services_.registry.labels_of_vm(vm.vm), services_.config);
     }
     if (is_in_soak) {
         upgrades_.open_batch(run);
@@ -256,7 +256,8 @@ awaitable<void> RunRecovery::adopt_orphans(std::vector<FoundUpgrade> found) {
         run->view.vms.back().upgrade = entry.upgrade;
         run->view.vms.back().recoveries = recoveries_of(entry.upgrade);
         run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
-        add_policy(*run, run->view.vms.back().vm, services_.config);
+        const std::string name = run->view.vms.back().vm;
+        add_policy(*run, name, services_.registry.labels_of_vm(name), services_.config);
     }
     run->held.resize(run->view.vms.size());
     run->open = run->view.vms.size();

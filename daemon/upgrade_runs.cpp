@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <random>
 #include <set>
 #include <thread>
@@ -176,12 +177,16 @@ awaitable<void> UpgradeRuns::close_journal() {
 }
 
 std::vector<std::string> UpgradeRuns::select(const RunRequest& request) const {
-    std::vector<std::string> names = request.all ? services_.registry.names() : request.vms;
-    if (request.all) {
+    std::vector<std::string> names = request.vms;
+    std::map<std::string, VmLabels> labels;
+    for (VmView& vm : services_.registry.list()) {
         // why: guests of a selftest are nobody's, and its own run upgrades them.
-        names.erase(std::remove_if(names.begin(), names.end(), is_selftest_guest), names.end());
+        if (request.all && !is_selftest_guest(vm.name) && has_labels(vm.labels, request.labels)) {
+            names.push_back(vm.name);
+        }
+        labels[vm.name] = std::move(vm.labels);
     }
-    return in_order(names, services_.config.policies);
+    return in_order(std::move(names), services_.config.policies, labels);
 }
 
 awaitable<std::optional<Problem>> UpgradeRuns::find_problem(const RunRequest& request) {
@@ -315,7 +320,7 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     run->view.to = is_revert ? "kept" : request.to;
     for (const std::string& name : select(chosen)) {
         run->picks.push_back(answer.picked);
-        add_policy(*run, name, services_.config);
+        add_policy(*run, name, services_.registry.labels_of_vm(name), services_.config);
         const auto way = ways.find(name);
         run->view.vms.push_back({});
         run->view.vms.back().vm = name;
@@ -418,7 +423,9 @@ void UpgradeRuns::warn_of_untested(Run& run) const {
 }
 
 UpgradeRuns::Policy UpgradeRuns::policy(const std::string& vm) const {
-    Policy said{.policy = policy_of(services_.config.policies, vm), .is_window_open = true};
+    Policy said{
+        .policy = policy_of(services_.config.policies, vm, services_.registry.labels_of_vm(vm)),
+        .is_window_open = true};
     said.is_window_open = is_open(said.policy, time_of_day_now());
     return said;
 }
@@ -504,7 +511,8 @@ UpgradeRuns::check(std::string vm, std::string to, std::string allow) {
         check.code = "blocked";
         check.message = check.blockers.front().reason;
     }
-    const VmPolicy policy = policy_of(services_.config.policies, vm);
+    const VmPolicy policy =
+        policy_of(services_.config.policies, vm, services_.registry.labels_of_vm(vm));
     if (check.can_upgrade && !is_open(policy, time_of_day_now())) {
         check.can_upgrade = false;
         check.code = wire_code_of(make_error_code(upgrade::Errc::outside_window));

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/vm_policy.hpp"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
@@ -16,10 +14,8 @@ using std::chrono::minutes;
 
 constexpr minutes kDay{24 * 60};
 
-bool is_meant(const PolicyRule& rule, const std::string& vm) {
-    return std::any_of(rule.vms.begin(), rule.vms.end(), [&vm](const std::string& pattern) {
-        return ::fnmatch(pattern.c_str(), vm.c_str(), 0) == 0;
-    });
+bool is_for(const PolicyRule& rule, const std::string& vm, const VmLabels& labels) {
+    return (rule.vms.empty() || is_meant(rule.vms, vm)) && has_labels(labels, rule.labels);
 }
 
 template <class T, class U>
@@ -57,11 +53,12 @@ bool contains(const DayWindow& window, minutes time) noexcept {
 
 } // namespace
 
-VmPolicy policy_of(const std::vector<PolicyRule>& rules, std::string_view vm) {
+VmPolicy
+policy_of(const std::vector<PolicyRule>& rules, std::string_view vm, const VmLabels& labels) {
     VmPolicy policy;
     const std::string name(vm);
     for (const PolicyRule& rule : rules) {
-        if (!is_meant(rule, name)) {
+        if (!is_for(rule, name, labels)) {
             continue;
         }
         take(rule.priority, policy.priority);
@@ -122,11 +119,17 @@ describe_window(std::string_view vm, const VmPolicy& policy, std::chrono::minute
            " only, and it is " + format_time_of_day(time_of_day);
 }
 
-std::vector<std::string>
-in_order(std::vector<std::string> names, const std::vector<PolicyRule>& rules) {
+std::vector<std::string> in_order(
+    std::vector<std::string> names,
+    const std::vector<PolicyRule>& rules,
+    const std::map<std::string, VmLabels>& labels
+) {
     std::vector<std::pair<std::int32_t, std::string>> keyed;
     for (std::string& name : names) {
-        keyed.emplace_back(-policy_of(rules, name).priority, std::move(name));
+        const auto found = labels.find(name);
+        const VmLabels own = found == labels.end() ? VmLabels() : found->second;
+        const auto priority = policy_of(rules, name, own).priority;
+        keyed.emplace_back(-priority, std::move(name));
     }
     std::sort(keyed.begin(), keyed.end());
     std::vector<std::string> ordered;

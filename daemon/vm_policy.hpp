@@ -6,9 +6,11 @@
 #pragma once
 
 #include "common/result.hpp"
+#include "daemon/vm_labels.hpp"
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,9 +28,10 @@ struct DayWindow {
 
 /// One [[policy]] of the configuration. What it does not set is left to the other ones.
 struct PolicyRule {
-    std::vector<std::string> vms;         ///< names, in which * stands for anything
-    std::optional<std::int32_t> priority; ///< -1000 to 1000
-    std::optional<bool> skip;             ///< not in runs over all VMs
+    std::vector<std::string> vms; ///< names, in which * stands for anything; empty: all names
+    VmLabels labels;              ///< that the VM must have; empty: it need not have any
+    std::optional<std::int32_t> priority;                  ///< -1000 to 1000
+    std::optional<bool> skip;                              ///< not in runs over all VMs
     std::optional<std::chrono::milliseconds> pause_budget; ///< 10 ms to 30 s
     std::optional<std::string> rehearse_back;              ///< none, first or all
     std::optional<std::string> rehearse;                   ///< none, first or all
@@ -55,7 +58,8 @@ struct VmPolicy {
 };
 
 /// What the rules say about this VM. Of two rules that set the same, the later one holds.
-VmPolicy policy_of(const std::vector<PolicyRule>& rules, std::string_view vm);
+VmPolicy
+policy_of(const std::vector<PolicyRule>& rules, std::string_view vm, const VmLabels& labels = {});
 
 /// "22:00-06:00".
 ///
@@ -74,8 +78,12 @@ std::string
 describe_window(std::string_view vm, const VmPolicy& policy, std::chrono::minutes time_of_day);
 
 /// The names in the order of a run: by priority, the highest first, then by name.
-std::vector<std::string>
-in_order(std::vector<std::string> names, const std::vector<PolicyRule>& rules);
+/// @param labels  of the VMs that have any, by name
+std::vector<std::string> in_order(
+    std::vector<std::string> names,
+    const std::vector<PolicyRule>& rules,
+    const std::map<std::string, VmLabels>& labels = {}
+);
 
 /// The longest pause that a VM may have: what was asked for this run, but no more than its policy
 /// allows; where only one of them says something, that; else `usual`.

@@ -2,9 +2,13 @@
 #include "daemon/vm_registry.hpp"
 
 #include "common/log.hpp"
+#include "common/unique_fd.hpp"
 #include "daemon/probe.hpp"
 
+#include <fcntl.h>
 #include <glob.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <set>
@@ -22,6 +26,7 @@ constexpr milliseconds kTurn{40};         // who looks waits so long for VMs tha
 constexpr milliseconds kAllAreAsked{30'000};
 constexpr std::size_t kMaxSockets = 10'000;
 constexpr std::size_t kProbesAtOnce = 64; // in each lane
+constexpr std::size_t kMaxLabelBytes = 4096;
 
 /// The paths that match, sorted, each once. A pattern that cannot be read matches nothing.
 std::vector<std::string> find_sockets(const std::vector<std::string>& patterns) {
@@ -37,6 +42,39 @@ std::vector<std::string> find_sockets(const std::vector<std::string>& patterns) 
     }
     return {paths.begin(), paths.end()};
 }
+
+/// The labels in the file beside a socket; none if there is no file. Only root and we say what a VM
+/// is for: its QEMU may own the folder.
+Result<VmLabels> read_labels(const std::string& socket) {
+    const std::string path = socket + ".labels";
+    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    struct stat info {};
+    if (!fd && errno == ENOENT) {
+        return VmLabels();
+    }
+    const bool is_ours = fd && ::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode) &&
+                         (info.st_uid == 0 || info.st_uid == ::geteuid()) &&
+                         (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+    if (!is_ours) {
+        return make_failure(
+            Errc::invalid_argument,
+            path + " is not used: it must be a file of root's that nobody else may write"
+        );
+    }
+    std::string text(kMaxLabelBytes, '\0');
+    const ssize_t size = ::pread(fd.get(), text.data(), text.size(), 0);
+    if (size < 0 || static_cast<std::size_t>(size) == text.size()) {
+        return make_failure(Errc::invalid_argument, path + " is not used: it is too long");
+    }
+    text.resize(static_cast<std::size_t>(size));
+    return with_context(parse_labels(text), path + " is not used");
+}
+
+/// One socket that was found.
+struct FoundSocket {
+    std::string path;
+    Result<VmLabels> labels;
+};
 
 } // namespace
 
@@ -54,6 +92,8 @@ struct VmRegistry::Entry {
     bool is_begun = false;               ///< it is under way
     bool is_listed = true;               ///< the socket is still there
     std::string run;                     ///< the run that has it
+    VmLabels labels;                     ///< of its file
+    std::string label_mistake;           ///< why they are not used; "": they are
     bool is_wanted = false;              ///< it is asked although a run has it
     std::optional<VmView> told;          ///< what followers know
 };
@@ -77,6 +117,7 @@ VmRegistry::VmRegistry(
       tasks_(tasks),
       discovery_(config.discovery),
       selftest_guests_(config.state_dir + "/selftest/*/qmp"),
+      label_rules_(config.labels),
       probe_deadline_(config.deadlines.probe) {}
 
 VmRegistry::~VmRegistry() = default;
@@ -84,19 +125,29 @@ VmRegistry::~VmRegistry() = default;
 void VmRegistry::use(const Config& config) {
     discovery_ = config.discovery;
     probe_deadline_ = config.deadlines.probe;
+    label_rules_ = config.labels;
 }
 
 awaitable<void> VmRegistry::rescan() {
     std::vector<std::string> patterns = discovery_.qmp;
     patterns.push_back(selftest_guests_);
-    auto search = [patterns] { return find_sockets(patterns); };
-    const std::vector<std::string> paths = co_await blocking(disk_, std::move(search));
-    const std::set<std::string> present(paths.begin(), paths.end());
-    for (const std::string& path : paths) {
-        auto& entry = entries_[path];
-        if (!entry) {
-            entry = std::make_shared<Entry>(path, asio::make_strand(context_));
+    auto search = [patterns] {
+        std::vector<FoundSocket> found;
+        for (std::string& path : find_sockets(patterns)) {
+            Result<VmLabels> labels = read_labels(path);
+            found.push_back({std::move(path), std::move(labels)});
         }
+        return found;
+    };
+    const std::vector<FoundSocket> sockets = co_await blocking(disk_, std::move(search));
+    std::set<std::string> present;
+    for (const FoundSocket& socket : sockets) {
+        auto& entry = entries_[socket.path];
+        if (!entry) {
+            entry = std::make_shared<Entry>(socket.path, asio::make_strand(context_));
+        }
+        take_labels(*entry, socket.labels);
+        present.insert(socket.path);
     }
     for (auto it = entries_.begin(); it != entries_.end();) {
         it->second->is_listed = present.count(it->first) != 0;
@@ -108,6 +159,15 @@ awaitable<void> VmRegistry::rescan() {
         it = is_gone ? entries_.erase(it) : std::next(it);
     }
     rename_all();
+}
+
+void VmRegistry::take_labels(Entry& entry, const Result<VmLabels>& read) const {
+    const std::string mistake = read.has_error() ? to_text(read.error()) : std::string();
+    if (mistake != entry.label_mistake && !mistake.empty()) {
+        log().warn("{}", mistake);
+    }
+    entry.label_mistake = mistake;
+    entry.labels = read.has_value() ? *read : VmLabels();
 }
 
 void VmRegistry::rename_all() {
@@ -359,6 +419,7 @@ std::shared_ptr<VmRegistry::Entry> VmRegistry::entry_of(std::string_view name) c
 VmView VmRegistry::view_of(const Entry& entry) const {
     VmView view = make_vm_view(entry.name, entry.socket, entry.last.get());
     view.run = entry.run;
+    view.labels = labels_of(label_rules_, entry.name, entry.labels);
     view.upgradable = view.upgradable && view.run.empty();
     if (entry.last) {
         const auto age = std::chrono::duration_cast<milliseconds>(Clock::now() - entry.asked);
@@ -386,6 +447,11 @@ std::vector<std::string> VmRegistry::names() const {
         names.push_back(name);
     }
     return names;
+}
+
+VmLabels VmRegistry::labels_of_vm(std::string_view name) const {
+    const auto entry = entry_of(name);
+    return labels_of(label_rules_, name, entry ? entry->labels : VmLabels());
 }
 
 std::optional<VmHandle> VmRegistry::handle_of(std::string_view name) const {

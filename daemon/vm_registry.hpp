@@ -76,6 +76,7 @@ public:
     std::vector<VmView> list() const;
     std::optional<VmView> find(std::string_view name) const;
     std::vector<std::string> names() const;
+    VmLabels labels_of_vm(std::string_view name) const; ///< none for a VM that is not there
     std::optional<VmHandle> handle_of(std::string_view name) const;
 
     /// A run takes the VM: nobody else asks it from here on. False if another one has it.
@@ -111,6 +112,7 @@ private:
     void tell_change(Entry& entry) const;
     void tell_gone(Entry& entry) const;
     VmView view_of(const Entry& entry) const;
+    void take_labels(Entry& entry, const Result<VmLabels>& read) const;
     std::shared_ptr<Entry> entry_of(std::string_view name) const;
 
     asio::io_context& context_;
@@ -120,6 +122,7 @@ private:
     OnChange on_change_;
     Config::Discovery discovery_;
     std::string selftest_guests_; // glob of sockets that are found whatever is configured
+    std::vector<LabelRule> label_rules_;
     std::chrono::milliseconds probe_deadline_;
     std::map<std::string, std::shared_ptr<Entry>> entries_; // by socket path
     std::map<std::string, std::string> names_;              // VM name to socket path

@@ -40,7 +40,7 @@ std::vector<WayBackCandidate> WayBackRehearsals::find_candidates() const {
         if (from == ways.end() || !kept_.is_kept(from->second.build_id)) {
             continue;
         }
-        const VmPolicy policy = policy_of(services_.config.policies, vm.name);
+        const VmPolicy policy = policy_of(services_.config.policies, vm.name, vm.labels);
         const std::string said =
             policy.rehearse_back.empty() ? services_.config.rehearse_back : policy.rehearse_back;
         candidates.push_back(

@@ -57,7 +57,13 @@ std::map<std::string, CameFrom> WaysBack::choose(RunRequest& request) const {
         return ways;
     }
     const auto all = find_all(services_.registry.list());
-    for (const std::string& name : (request.all ? services_.registry.names() : request.vms)) {
+    std::vector<std::string> names = request.vms;
+    for (const VmView& vm : services_.registry.list()) {
+        if (request.all && has_labels(vm.labels, request.labels)) {
+            names.push_back(vm.name);
+        }
+    }
+    for (const std::string& name : names) {
         if (const auto from = all.find(name); from != all.end()) {
             ways[name] = from->second;
         }

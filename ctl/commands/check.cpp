@@ -96,7 +96,7 @@ get_checks(const Client& client, const Options& options, const std::vector<std::
 ExitStatus run_check(Client& client, const Options& options) {
     std::vector<std::string> names = options.vms;
     if (options.all) {
-        const auto reply = client.request("GET", "/v1/vms");
+        const auto reply = client.request("GET", vms_target(options));
         if (reply.has_error()) {
             return report(options, reply.error());
         }

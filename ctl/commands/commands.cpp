@@ -125,6 +125,14 @@ Result<nlohmann::json> json_of(const Reply& reply) {
     return body;
 }
 
+std::string vms_target(const Options& options) {
+    std::string labels;
+    for (const auto& [key, value] : options.labels) {
+        labels += (labels.empty() ? "" : "%2C") + percent_encoded(key + "=" + value);
+    }
+    return "/v1/vms" + (labels.empty() ? "" : "?labels=" + labels);
+}
+
 std::string percent_encoded(std::string_view name) {
     std::string encoded;
     for (const char c : name) {

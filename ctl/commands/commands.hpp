@@ -110,6 +110,9 @@ Result<nlohmann::json> json_of(const Reply& reply);
 std::variant<nlohmann::json, ExitStatus>
 get_document(Client& client, const Options& options, const std::string& target);
 
+/// Where all VMs are, or those with the labels of the command line.
+std::string vms_target(const Options& options);
+
 /// The name as a part of a path.
 std::string percent_encoded(std::string_view name);
 

@@ -137,7 +137,7 @@ std::string ways_back(const nlohmann::json& body) {
 } // namespace
 
 ExitStatus run_list(Client& client, const Options& options) {
-    return show_document(client, options, "/v1/vms", [](const nlohmann::json& body) {
+    return show_document(client, options, vms_target(options), [](const nlohmann::json& body) {
         return render_vms(list_from(body, "vms", daemon::vm_from_json)) + ways_back(body);
     });
 }

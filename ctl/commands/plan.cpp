@@ -69,6 +69,9 @@ std::optional<UnplannedVm> left_out_of_all(const KnownVm& vm) {
     if (vm.view.hold) {
         return UnplannedVm{vm.view.name, "skipped", render_hold(*vm.view.hold)};
     }
+    if (vm.view.stale) {
+        return UnplannedVm{vm.view.name, "skipped", vm.view.reason};
+    }
     return std::nullopt;
 }
 
@@ -116,7 +119,7 @@ std::variant<Plan, ExitStatus> plan_move(Client& client, const Options& options)
     Plan plan = make_plan(options);
     std::vector<std::string> names = options.vms;
     if (options.all) {
-        const auto list = get_document(client, options, "/v1/vms");
+        const auto list = get_document(client, options, vms_target(options));
         if (const auto* failed = std::get_if<ExitStatus>(&list)) {
             return *failed;
         }
@@ -177,7 +180,7 @@ reverted_names(Client& client, const Options& options, const std::vector<KnownVm
 
 std::variant<Plan, ExitStatus> plan_revert(Client& client, const Options& options) {
     Plan plan = make_plan(options);
-    const auto list = get_document(client, options, "/v1/vms");
+    const auto list = get_document(client, options, vms_target(options));
     if (const auto* failed = std::get_if<ExitStatus>(&list)) {
         return *failed;
     }

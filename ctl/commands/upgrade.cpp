@@ -215,6 +215,7 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
             static_cast<std::uint64_t>(options.soak.value_or(std::chrono::milliseconds(0)).count()),
         .request_id = options.request_id,
         .allow = options.allow,
+        .labels = options.labels,
     };
     const auto reply =
         client.request("POST", "/v1/runs", daemon::format_json(daemon::to_json(request)));

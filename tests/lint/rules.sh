@@ -83,7 +83,7 @@ search 'this_thread::sleep|\busleep\(|[^_\w]sleep\(' $test_code |
 grep -nE '\b(TODO|FIXME|XXX)\b' $production $test_code /dev/null | grep -vE 'TODO\(#[0-9]+\): ' |
     report 13 "TODO(#issue): with an issue and a reason"
 
-pure='^(common/(result|text|deadline|id)|qmp-client/(errors|message|framer|session|read_budget)|upgrade-engine/(phase|plan|vm_facts|blockers|argv_plan|recovery|scheduler)|daemon/(config|api_types|authorization|event_log|api_types_events|api_types_history|api_types_selftest|selftest_judge|routes|problems|journal_rows|fault_points|holds|vm_policy|run_stages|run_view|run_ids|pause_history|way_back|rehearsal_choice|engine_config)|ctl/render)\.[ch]pp$'
+pure='^(common/(result|text|deadline|id)|qmp-client/(errors|message|framer|session|read_budget)|upgrade-engine/(phase|plan|vm_facts|blockers|argv_plan|recovery|scheduler)|daemon/(config|api_types|authorization|event_log|api_types_events|api_types_history|api_types_selftest|selftest_judge|routes|problems|journal_rows|fault_points|holds|vm_policy|vm_labels|way_back_trials|run_stages|run_view|run_ids|pause_history|way_back|rehearsal_choice|engine_config)|ctl/render)\.[ch]pp$'
 pure_files=$(grep -E "$pure" <<<"$production")
 search '#include\s+(<boost/asio|"common/(async|task_group|log)\.hpp"|<spdlog|<fstream>|<unistd\.h>)' $pure_files |
     report 14 "a pure file has no Asio, files or logging"

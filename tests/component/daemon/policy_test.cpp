@@ -5,9 +5,12 @@
 #include "tests/component/daemon/harness.hpp"
 #include "tests/support/catch.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <fstream>
 
 using namespace qhup::test;
 using nlohmann::json;
@@ -205,4 +208,42 @@ TEST_CASE("no run allows a longer pause than the policy of a VM", "[daemon][poli
     CHECK(vm_of(run, "vm1").at("outcome") == "rehearsed");
     const json vm = json::parse(host.ctl({"--json", "show", "vm0"}).out);
     CHECK(vm.at("policy").at("pause_budget_ms") == 15);
+}
+
+TEST_CASE("labels choose VMs for policies and for runs", "[daemon][policy]") {
+    Host host(4);
+    host.extra_config = "parallel = 1";
+    host.extra_sections = "[[vm]]\nvms = [\"vm[12]\"]\nlabels = { tier = \"db\" }\n"
+                          "[[policy]]\nlabels = { tier = \"db\" }\npriority = 5\n"
+                          "[[policy]]\nlabels = { tier = \"db\", rack = \"7\" }\nskip = true\n";
+    host.serve();
+    const auto label_file = [&host](std::size_t vm) { return host.qemu().path(vm) + ".labels"; };
+    std::ofstream(label_file(2)) << "rack = 7\n";
+    std::ofstream(label_file(3)) << "tier = db\n";
+    ::chmod(label_file(3).c_str(), 0666); // whoever writes it chooses the VM's policy
+    ::chmod(label_file(2).c_str(), 0644);
+    REQUIRE(host.start_daemon());
+    const Ran list = host.ctl({"--json", "list", "--label", "tier=db"});
+    INFO(list.err << list.out << host.daemon_log());
+    const json vms = json::parse(list.out).at("vms");
+    REQUIRE(vms.size() == 2);
+    CHECK(vms.at(0).at("name") == "vm1");
+    CHECK(vms.at(0).at("labels") == json{{"tier", "db"}});
+    CHECK(vms.at(1).at("labels") == json{{"rack", "7"}, {"tier", "db"}});
+    CHECK(vms.at(1).at("policy").at("skip") == true);
+    CHECK(host.daemon_log().find(label_file(3) + " is not used") != std::string::npos);
+    const Ran check = host.ctl({"check", "--label", "tier=db", "--label", "rack=7", "--to", "new"});
+    CHECK(check.out.find("vm2: can be upgraded") == 0);
+    CHECK(check.out.find("vm1") == std::string::npos);
+    const Ran some = host.ctl({"--json", "upgrade", "--yes", "--label", "tier=db", "--to", "new"});
+    INFO(some.err << some.out);
+    CHECK(some.status == 0);
+    const json run = json::parse(some.out);
+    CHECK(names_of(run) == "vm1 vm2 ");
+    CHECK(vm_of(run, "vm1").at("outcome") == "upgraded");
+    CHECK(vm_of(run, "vm2").at("outcome") == "skipped");
+    const Ran all = host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
+    CHECK(names_of(json::parse(all.out)) == "vm1 vm2 vm0 vm3 ");
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--label", "a=b", "--to", "new"}).status == 64);
+    CHECK(host.ctl({"upgrade", "--yes", "--label", "tier", "--to", "new"}).status == 64);
 }

@@ -302,3 +302,23 @@ TEST_CASE("there is one pause slot per two cores and at least one", "[daemon][co
     config.pause_slots = 7;
     CHECK(pause_slots_for(config, 2) == 7);
 }
+
+TEST_CASE("VMs have labels, and policies choose by them", "[daemon][config]") {
+    const auto config = parse_config(
+        "[[vm]]\nvms = [\"db-*\"]\nlabels = { tier = \"db\", rack = \"7\" }\n"
+        "[[policy]]\nlabels = { tier = \"db\" }\nskip = true\n",
+        "qhupd.toml"
+    );
+    REQUIRE(config.has_value());
+    REQUIRE(config->labels.size() == 1);
+    CHECK(config->labels[0].labels == VmLabels{{"rack", "7"}, {"tier", "db"}});
+    CHECK(config->policies[0].labels == VmLabels{{"tier", "db"}});
+    const std::string written = format_config(*config);
+    CHECK(written.find("labels = { \"rack\" = \"7\", \"tier\" = \"db\" }") != std::string::npos);
+    CHECK(message_of("[[policy]]\nskip = true\n").find("which 'labels'") != std::string::npos);
+    CHECK(message_of("[[vm]]\nvms = [\"*\"]\n").find("which 'labels'") != std::string::npos);
+    CHECK(
+        message_of("[[vm]]\nvms = [\"*\"]\nlabels = { a = 1 }\n").find("'labels' must") !=
+        std::string::npos
+    );
+}

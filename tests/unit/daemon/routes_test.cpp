@@ -119,6 +119,10 @@ TEST_CASE("a target that is not understood is a bad request", "[daemon][routes]"
 
 TEST_CASE("a method that a path does not take is named", "[daemon][routes]") {
     CHECK(problem_of("POST", "/v1/vms") == "method_not_allowed");
+    const Route labelled = find_route("GET", "/v1/vms?labels=tier%3Ddb%2Crack%3D7%2Fb");
+    const std::map<std::string, std::string> wanted{{"rack", "7/b"}, {"tier", "db"}};
+    CHECK(std::get<GetVms>(labelled).labels == wanted);
+    CHECK(problem_of("GET", "/v1/vms?labels=tier") == "bad_request");
     CHECK(problem_of("DELETE", "/v1/runs/r1") == "method_not_allowed");
     CHECK(problem_of("PUT", "/v1/runs") == "method_not_allowed");
     CHECK(problem_of("GET", "/v1/runs/r1/abort") == "method_not_allowed");
