@@ -306,8 +306,9 @@ void add_commands(CLI::App& app, Options& options) {
     watch->add_option("RUN", options.run, "Its name; left out: the newest that goes on");
     add_waiting(*watch, options, false);
     CLI::App* history =
-        add("history", "What became of VMs, the newest first: who moved them when", Command::history
-        );
+        add("history",
+            "What was asked by whom and what became of VMs, the newest first",
+            Command::history);
     history->add_option("VM", options.vms, "Their names; left out: all");
     options.limit = 50;
     history->add_option("--limit", options.limit, "So many entries at most; 50 if left out")

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdio>
 #include <ctime>
+#include <map>
+#include <utility>
 
 namespace qhup::ctl {
 namespace {
@@ -455,41 +457,58 @@ std::string render_stage(const daemon::StageView& stage) {
     return text + ".\n";
 }
 
-std::vector<HistoryEntry> make_history(
-    const std::vector<daemon::RunView>& newest_first,
+std::vector<daemon::HistoryView> choose_history(
+    std::vector<daemon::HistoryView> newest_first,
     const std::vector<std::string>& vms,
     std::size_t limit
 ) {
-    std::vector<HistoryEntry> entries;
-    for (const daemon::RunView& run : newest_first) {
-        for (const daemon::RunVmView& vm : run.vms) {
-            const bool is_wanted =
-                vms.empty() || std::find(vms.begin(), vms.end(), vm.vm) != vms.end();
-            if (is_wanted && entries.size() < limit) {
-                const std::string kind = run.dry_run ? "dry run" : run.kind;
-                entries.push_back({run.id, kind, run.started_unix_ms, run.by_uid, vm});
-            }
+    std::map<std::string, daemon::AskerView> askers; // by run
+    for (const daemon::HistoryView& entry : newest_first) {
+        if (entry.action == to_string(daemon::HistoryAction::run_requested) && entry.by) {
+            askers[entry.run] = *entry.by;
         }
     }
-    return entries;
+    std::vector<daemon::HistoryView> chosen;
+    for (daemon::HistoryView& entry : newest_first) {
+        const bool is_wanted =
+            vms.empty() || std::find(vms.begin(), vms.end(), entry.vm) != vms.end();
+        if (!is_wanted || chosen.size() == limit) {
+            continue;
+        }
+        if (const auto asker = askers.find(entry.run); !entry.by && asker != askers.end()) {
+            entry.by = asker->second;
+        }
+        chosen.push_back(std::move(entry));
+    }
+    return chosen;
 }
 
-std::string render_history(const std::vector<HistoryEntry>& entries, const Style& style) {
+std::string render_history(const std::vector<daemon::HistoryView>& entries, const Style& style) {
     if (entries.empty()) {
         return "Nothing was done yet.\n";
     }
-    std::vector<Row> rows{{"WHEN", "VM", "KIND", "FROM", "TO", "OUTCOME", "PAUSE", "RUN", "UID"}};
-    for (const HistoryEntry& entry : entries) {
+    std::vector<Row> rows{{"WHEN", "VM", "WHAT", "FROM", "TO", "PAUSE", "RUN", "WHO"}};
+    for (const daemon::HistoryView& entry : entries) {
+        const bool is_end = entry.action == to_string(daemon::HistoryAction::vm_ended);
+        std::string what = printable(is_end ? entry.outcome : entry.action);
+        std::replace(what.begin(), what.end(), '_', ' ');
+        if (!is_end && !entry.code.empty()) {
+            what += " (" + printable(entry.code) + ")";
+        }
+        std::string who;
+        if (entry.by) {
+            who = entry.by->user.empty() ? "uid " + std::to_string(entry.by->uid)
+                                         : printable(entry.by->user);
+        }
         rows.push_back(
-            {format_time(entry.started_unix_ms).substr(0, kMinuteColumns) + "Z",
-             or_dash(entry.vm.vm),
-             or_dash(entry.kind),
-             or_dash(entry.vm.from),
-             or_dash(entry.vm.to),
-             style.outcome(entry.vm.outcome, outcome_text(entry.vm)),
-             milliseconds_or_dash(entry.vm.pause_ms),
+            {format_time(entry.time_unix_ms).substr(0, kMinuteColumns) + "Z",
+             or_dash(entry.vm),
+             is_end ? style.outcome(entry.outcome, what) : what,
+             or_dash(entry.from),
+             or_dash(entry.to),
+             milliseconds_or_dash(entry.pause_ms),
              or_dash(entry.run),
-             std::to_string(entry.by_uid)}
+             or_dash(who)}
         );
     }
     return render_table(rows);

@@ -6,6 +6,7 @@
 
 #include "ctl/terminal.hpp"
 #include "daemon/api_types.hpp"
+#include "daemon/api_types_history.hpp"
 #include "daemon/api_types_selftest.hpp"
 
 #include <cstdint>
@@ -51,24 +52,17 @@ std::string render_run(const daemon::RunView& run, const Style& style = {});
 /// Where a run in stages stands, as a sentence.
 std::string render_stage(const daemon::StageView& stage);
 
-/// What became of one VM in one run.
-struct HistoryEntry {
-    std::string run;                  ///< its name
-    std::string kind;                 ///< of the run; "dry run" for one
-    std::int64_t started_unix_ms = 0; ///< when the run began
-    std::int64_t by_uid = 0;          ///< who asked for it
-    daemon::RunVmView vm;             ///< how it ended
-};
-
-/// The newest entries, of these VMs (none: all), so many at most.
-std::vector<HistoryEntry> make_history(
-    const std::vector<daemon::RunView>& newest_first,
+/// The newest entries, about these VMs (none: all), so many at most. Where an entry says what
+/// became of a VM, `by` is who asked for the run, if that is remembered.
+std::vector<daemon::HistoryView> choose_history(
+    std::vector<daemon::HistoryView> newest_first,
     const std::vector<std::string>& vms,
     std::size_t limit
 );
 
-/// `history`: WHEN, VM, FROM, TO, OUTCOME, PAUSE, RUN, UID (who asked).
-std::string render_history(const std::vector<HistoryEntry>& entries, const Style& style = {});
+/// `history`: WHEN, VM, WHAT, FROM, TO, PAUSE, RUN, WHO (asked).
+std::string
+render_history(const std::vector<daemon::HistoryView>& entries, const Style& style = {});
 
 /// What `doctor` found about one thing.
 struct Finding {

@@ -39,30 +39,6 @@ get_runs(Client& client, const Options& options) {
     return runs;
 }
 
-json to_document(const std::vector<HistoryEntry>& entries) {
-    json list = json::array();
-    for (const HistoryEntry& entry : entries) {
-        json document = {
-            {"vm", entry.vm.vm},
-            {"run", entry.run},
-            {"kind", entry.kind},
-            {"started_unix_ms", entry.started_unix_ms},
-            {"by_uid", entry.by_uid},
-            {"from", entry.vm.from},
-            {"to", entry.vm.to},
-            {"outcome", entry.vm.outcome},
-            {"code", entry.vm.code},
-            {"message", entry.vm.message},
-            {"pause_ms", nullptr},
-        };
-        if (entry.vm.pause_ms) {
-            document["pause_ms"] = *entry.vm.pause_ms;
-        }
-        list.push_back(std::move(document));
-    }
-    return {{"history", std::move(list)}};
-}
-
 /// "&vm=a&vm=b"
 void add_filters(std::string& target, const char* key, const std::vector<std::string>& values) {
     for (const std::string& value : values) {
@@ -86,13 +62,25 @@ std::string render_event(const json& event) {
 } // namespace
 
 ExitStatus run_history(Client& client, const Options& options) {
-    const auto runs = get_runs(client, options);
-    if (const auto* failed = std::get_if<ExitStatus>(&runs)) {
+    // why: all that the daemon remembers; who asked for a run may be far before what became of it.
+    const auto answer = get_document(
+        client, options, "/v1/history?limit=" + std::to_string(daemon::History::kMaxEntries)
+    );
+    if (const auto* failed = std::get_if<ExitStatus>(&answer)) {
         return *failed;
     }
-    const auto entries =
-        make_history(std::get<std::vector<daemon::RunView>>(runs), options.vms, options.limit);
-    print_document(options, to_document(entries), render_history(entries, output_style(options)));
+    const auto& body = std::get<json>(answer);
+    const auto found = body.find("history");
+    std::vector<daemon::HistoryView> all;
+    for (const auto& entry : found != body.end() && found->is_array() ? *found : json::array()) {
+        all.push_back(daemon::history_from_json(entry));
+    }
+    const auto chosen = choose_history(std::move(all), options.vms, options.limit);
+    json document = {{"history", json::array()}};
+    for (const daemon::HistoryView& entry : chosen) {
+        document["history"].push_back(daemon::to_json(entry));
+    }
+    print_document(options, document, render_history(chosen, output_style(options)));
     return ExitStatus::ok;
 }
 

@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import pwd
 import re
 import signal
 import subprocess
@@ -149,11 +150,18 @@ class Commands(unittest.TestCase):
             host.daemon.ctl("rehearse", "--yes", "vm0", "--to", "new")
             host.daemon.ctl("upgrade", "--yes", "--all", "--to", "new")
             lines = host.daemon.ctl("history").stdout.splitlines()
-            self.assertEqual(lines[0].split(), ["WHEN", "VM", "KIND", "FROM", "TO", "OUTCOME", "PAUSE", "RUN", "UID"])
-            self.assertEqual([line.split()[2] for line in lines[1:]], ["vm0", "vm1", "vm0"])
-            self.assertTrue(lines[1].endswith(f"  {os.getuid()}"), lines[1])
+            self.assertEqual(lines[0].split(), ["WHEN", "VM", "WHAT", "FROM", "TO", "PAUSE", "RUN", "WHO"])
+            asked = ("-", "run requested")
+            said = [tuple(re.split(r"  +", line)[1:3]) for line in lines[1:]]
+            self.assertEqual(set(said[:2]), {("vm0", "upgraded"), ("vm1", "upgraded")})
+            self.assertEqual(said[2:], [asked, ("vm0", "rehearsed"), asked])
+            user = pwd.getpwuid(os.getuid()).pw_name
+            self.assertTrue(all(line.endswith(f"  {user}") for line in lines[1:]), lines)
             only = host.daemon.json("history", "vm0", "--limit", "1")["history"]
-            self.assertEqual([(entry["vm"], entry["outcome"], entry["kind"]) for entry in only], [("vm0", "upgraded", "upgrade")])
+            self.assertEqual([(entry["vm"], entry["outcome"], entry["by"]["user"]) for entry in only], [("vm0", "upgraded", user)])
+            host.daemon.ctl("hold", "vm1", "--reason", "why")
+            newest = host.daemon.ctl("history", "--limit", "1").stdout.splitlines()[1]
+            self.assertRegex(newest, f"vm1 +hold set .* {user}$")
 
     def test_watch_follows_what_goes_on(self):
         slow = {"vm": {"switch_time_ms": 1000}}

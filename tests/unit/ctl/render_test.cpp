@@ -271,3 +271,40 @@ TEST_CASE("empty lists say what to do", "[ctl][render]") {
     CHECK(render_releases({}).find("releases_dir") != std::string::npos);
     CHECK_FALSE(render_runs({}).empty());
 }
+
+TEST_CASE("a history says of each end who asked for the run", "[ctl][render]") {
+    daemon::HistoryView asked;
+    asked.id = 1;
+    asked.action = "run_requested";
+    asked.time_unix_ms = 60'000;
+    asked.run = "r1";
+    asked.by = daemon::AskerView{.uid = 7, .user = "anna", .pid = 4711};
+    daemon::HistoryView ended;
+    ended.id = 2;
+    ended.action = "vm_ended";
+    ended.time_unix_ms = 60'000;
+    ended.run = "r1";
+    ended.vm = "vm1";
+    ended.outcome = "rolled_back";
+    ended.from = "7.2.22";
+    ended.to = "10.0.13";
+    ended.pause_ms = 9.75;
+    daemon::HistoryView other = ended;
+    other.vm = "vm2";
+    other.run = "r0"; // asked for before anything that is remembered
+    other.pause_ms.reset();
+    const std::vector<daemon::HistoryView> all{other, ended, asked};
+
+    const auto of_vm = choose_history(all, {"vm1"}, 10);
+    REQUIRE(of_vm.size() == 1);
+    CHECK(of_vm[0].by->user == "anna");
+    CHECK(choose_history(all, {}, 2).size() == 2);
+    CHECK_FALSE(choose_history(all, {}, 2)[0].by);
+    CHECK(
+        render_history(choose_history(all, {}, 10)) ==
+        "WHEN               VM   WHAT           FROM    TO       PAUSE   RUN  WHO\n"
+        "1970-01-01 00:01Z  vm2  rolled back    7.2.22  10.0.13  -       r0   -\n"
+        "1970-01-01 00:01Z  vm1  rolled back    7.2.22  10.0.13  9.8 ms  r1   anna\n"
+        "1970-01-01 00:01Z  -    run requested  -       -        -       r1   anna\n"
+    );
+}
