@@ -110,7 +110,12 @@ class ZPage(unittest.TestCase):
     def test_page_says_what_was_run(self):
         if not RESULTS:
             self.skipTest("no group ran")
-        page = table(ROWS, {**said_before(), **RESULTS})
+        said = said_before()
+        # What this host cannot test stays as it was found elsewhere.
+        elsewhere = {key for key, result in RESULTS.items() if result.startswith("not tested") and key in said and not WRITE}
+        if elsewhere:
+            print("not tested here, and left as the page has it:", *sorted({thing for thing, _ in elsewhere}), sep="\n  ")
+        page = table(ROWS, {**said, **RESULTS, **{key: said[key] for key in elsewhere}})
         if WRITE:
             PAGE.write_text(page)
         self.assertFalse([key for key, result in RESULTS.items() if "FAILED" in result])
