@@ -675,12 +675,28 @@ static void* run_tcp(void* unused) {
 
 // ---- words from the host
 
+// Linux breaks the queues of every virtio device before it resets them, and a NIC that sends at
+// that moment waits in start_xmit() for a broken queue for ever: without any upgrade too (README.md
+// beside this). So no NIC sends then.
+static void take_links_down(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct if_nameindex* links = if_nameindex();
+    for (struct if_nameindex* link = links; link && link->if_index; link++) {
+        struct ifreq request = {0};
+        snprintf(request.ifr_name, sizeof request.ifr_name, "%s", link->if_name);
+        ioctl(fd, SIOCSIFFLAGS, &request);
+    }
+    if_freenameindex(links);
+    close(fd);
+}
+
 static void end(int how) {
     pthread_rwlock_wrlock(&disk_in_use);
     say("bye");
     pthread_mutex_lock(&serial_lock); // the last line was the last
     tcdrain(serial_fd);
     sync();
+    take_links_down();
     reboot(how);
 }
 
