@@ -187,6 +187,22 @@ class StolenPidfile(Row):
         assert vm.pidfile_path.read_text() == self.text, (vm.pidfile_path.read_text(), self.text)
 
 
+class PidfileAsFifo(Row):
+    thing = "FIFO that somebody put in the place of the `-pidfile`"
+    means = "nobody waits for it; it is left alone"
+    group = "process-pidfile-fifo"
+
+    def options(self, rig):
+        return {"pidfile": True}
+
+    def begin(self, vm):
+        vm.pidfile_path.unlink()
+        os.mkfifo(vm.pidfile_path)
+
+    def after(self, vm, moved):
+        assert vm.pidfile_path.is_fifo()
+
+
 class RelativePaths(Row):
     thing = "relative paths in the command line"
     means = "they mean what they meant, wherever the daemon runs: the same disk, files and sockets"

@@ -226,7 +226,7 @@ class InOne(Blocked):
 class EditedConfig(InOne):
     thing = "file of `-readconfig` that was edited since the start"
     blocker = "command-line"
-    id = "process/readconfig"
+    id = "process/readconfig/more.cfg"
 
     def arguments(self, rig):
         self.path = rig.folder / "more.cfg"
