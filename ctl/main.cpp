@@ -29,7 +29,7 @@ ExitStatus run_command(const Options& options) {
     case Command::watch: return run_watch(client, options);
     case Command::history: return run_history(client, options);
     case Command::events: return run_events(client, options);
-    case Command::explain: return run_explain(options);
+    case Command::explain: return run_explain(client, options);
     case Command::doctor: return run_doctor(client, options);
     case Command::config_show: return run_config_show(options);
     case Command::completion: return run_completion(options);

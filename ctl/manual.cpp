@@ -5,6 +5,7 @@
 #include "ctl/render.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace qhup::ctl {
 namespace {
@@ -168,12 +169,32 @@ void read_failure_modes(std::vector<ManualEntry>& entries) {
     }
 }
 
+/// "The VM has a blocker; remove it.", "No such VM. 'qhupd-ctl list' shows all."
+std::string text_of(const daemon::CodeView& code) {
+    const bool is_problem = code.kind == "problem";
+    const std::string end = code.next_step.empty() ? "."
+                            : is_problem           ? ". " + code.next_step
+                                                   : "; " + code.next_step;
+    return plain(printable(code.meaning + end));
+}
+
+ManualEntry make_entry(const daemon::CodeView& code) {
+    const bool is_problem = code.kind == "problem";
+    return {
+        .topic = is_problem ? Topic::request : Topic::upgrade,
+        .name = printable(code.code),
+        .kind = is_problem ? std::to_string(code.status) : printable(code.severity),
+        .text = text_of(code),
+        .details = {},
+        .ids = {}};
+}
+
 std::vector<ManualEntry> read_manual() {
     std::vector<ManualEntry> entries;
     read_api_page(entries);
     read_blockers_page(entries);
     read_failure_modes(entries);
-    return entries;
+    return merge_codes(std::move(entries), daemon::known_codes());
 }
 
 } // namespace
@@ -183,7 +204,28 @@ const std::vector<ManualEntry>& manual() {
     return kEntries;
 }
 
-std::vector<ManualEntry> find_in_manual(std::string_view name) {
+std::vector<ManualEntry>
+merge_codes(std::vector<ManualEntry> entries, const std::vector<daemon::CodeView>& codes) {
+    for (const daemon::CodeView& code : codes) {
+        ManualEntry entry = make_entry(code);
+        const auto known = std::find_if(entries.begin(), entries.end(), [&](const auto& each) {
+            return each.topic == entry.topic && each.name == entry.name;
+        });
+        if (known != entries.end()) {
+            known->kind = std::move(entry.kind);
+            known->text = std::move(entry.text);
+            continue;
+        }
+        const auto last = std::find_if(entries.rbegin(), entries.rend(), [&](const auto& each) {
+            return each.topic == entry.topic;
+        });
+        entries.insert(last.base(), std::move(entry));
+    }
+    return entries;
+}
+
+std::vector<ManualEntry>
+find_in_manual(const std::vector<ManualEntry>& entries, std::string_view name) {
     std::vector<ManualEntry> found;
     const std::string_view klass = name.substr(0, name.find('/'));
     const auto has_id = [name](const ManualEntry& entry) {
@@ -193,7 +235,7 @@ std::vector<ManualEntry> find_in_manual(std::string_view name) {
                     id.starts_with(name.substr(0, name.find('/', 7) + 1)));
         });
     };
-    for (const ManualEntry& entry : manual()) {
+    for (const ManualEntry& entry : entries) {
         if (entry.name == name ||
             (entry.topic == Topic::blocker && (entry.name == klass || has_id(entry)))) {
             found.push_back(entry);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // What docs/ says about every code, blocker and outcome: the pages are in the program, and are read
-// here. So a page, 'explain' and qhup-codes(7) cannot differ. Pure.
+// here, and what a code means is as the catalogue has it: the program's own, or that of the daemon
+// that runs. So a page, 'explain' and qhup-codes(7) cannot differ. Pure.
 #pragma once
+
+#include "daemon/api_types_codes.hpp"
 
 #include <string>
 #include <string_view>
@@ -27,11 +30,17 @@ struct ManualEntry {
     std::vector<std::string> ids;     ///< of blockers: how check shows them
 };
 
-/// Everything that the pages say, topic by topic, in their order.
+/// Everything that the pages and the catalogue of this program say, topic by topic, in their order.
 const std::vector<ManualEntry>& manual();
 
+/// The entries with what a daemon says of its codes in place of what they said, and with the codes
+/// that they lack at the end of their topic. Causes and cases of the pages stay.
+std::vector<ManualEntry>
+merge_codes(std::vector<ManualEntry> entries, const std::vector<daemon::CodeView>& codes);
+
 /// The entries of that name: also "chardev/serial0", an id that check shows, for its class.
-std::vector<ManualEntry> find_in_manual(std::string_view name);
+std::vector<ManualEntry>
+find_in_manual(const std::vector<ManualEntry>& entries, std::string_view name);
 
 /// Who runs the guest after that; "" where the entry is not about one.
 std::string guest_after(const ManualEntry& entry);

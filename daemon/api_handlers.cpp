@@ -2,6 +2,7 @@
 #include "daemon/api_handlers.hpp"
 
 #include "common/version.hpp"
+#include "daemon/api_types_codes.hpp"
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
 #include "daemon/vm_labels.hpp"
@@ -211,6 +212,10 @@ VersionView ApiHandlers::version() const {
 
 awaitable<ApiReply> ApiHandlers::answer(GetVersion /*route*/, const ApiRequest& /*request*/) {
     co_return make_document(version());
+}
+
+awaitable<ApiReply> ApiHandlers::answer(GetCodes /*route*/, const ApiRequest& /*request*/) {
+    co_return make_document(known_codes());
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetVms route, const ApiRequest& /*request*/) {

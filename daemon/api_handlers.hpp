@@ -89,6 +89,7 @@ public:
 private:
     [[nodiscard]] awaitable<ApiReply> answer(GetHealth route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetVersion route, const ApiRequest& request);
+    [[nodiscard]] awaitable<ApiReply> answer(GetCodes route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetVms route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetVm route, const ApiRequest& request);
     [[nodiscard]] awaitable<ApiReply> answer(GetCheck route, const ApiRequest& request);

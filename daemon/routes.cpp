@@ -335,6 +335,8 @@ Route find_route(std::string_view method, std::string_view target) {
         route = find_named(method, *parts, *query);
     } else if (parts->size() == 2 && (*parts)[1] == "version") {
         route = GetVersion{};
+    } else if (parts->size() == 2 && (*parts)[1] == "codes") {
+        route = GetCodes{};
     } else if (parts->size() == 2 && (*parts)[1] == "vms") {
         route = make_vms(*query);
     } else if (parts->size() == 2 && (*parts)[1] == "releases") {

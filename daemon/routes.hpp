@@ -19,6 +19,7 @@ namespace qhup::daemon {
 /// The calls of the API. Names that came in the path were checked with is_valid_name().
 struct GetHealth {};
 struct GetVersion {};
+struct GetCodes {};
 struct GetVms {
     std::map<std::string, std::string> labels = {}; ///< only VMs that have each of these
 };
@@ -81,6 +82,7 @@ struct GetEvents {
 using Route = std::variant<
     GetHealth,
     GetVersion,
+    GetCodes,
     GetVms,
     GetVm,
     GetCheck,

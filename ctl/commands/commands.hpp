@@ -8,6 +8,7 @@
 #include "ctl/client.hpp"
 #include "ctl/command_line.hpp"
 #include "ctl/exit_status.hpp"
+#include "ctl/manual.hpp"
 #include "ctl/progress.hpp"
 
 #include <nlohmann/json_fwd.hpp>
@@ -34,7 +35,7 @@ ExitStatus run_version(Client& client, const Options& options);
 ExitStatus run_watch(Client& client, const Options& options);
 ExitStatus run_history(Client& client, const Options& options);
 ExitStatus run_events(Client& client, const Options& options);
-ExitStatus run_explain(const Options& options);
+ExitStatus run_explain(const Client& client, const Options& options);
 ExitStatus run_doctor(Client& client, const Options& options);
 ExitStatus run_config_show(const Options& options);
 ExitStatus run_completion(const Options& options);
@@ -53,6 +54,9 @@ std::vector<ConfigLine> parse_printed_config(std::string_view text);
 
 /// Runs the program qhupd with this one option, and the configuration that was named.
 Result<ProgramEnd> ask_daemon_program(const Options& options, const char* what);
+
+/// The manual, with the codes of the daemon if it answers soon; else with those of this program.
+std::vector<ManualEntry> get_manual(const Client& client);
 
 /// Shows what would be done and asks for a yes, unless there is one on the command line.
 ///

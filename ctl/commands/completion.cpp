@@ -62,7 +62,7 @@ std::vector<Candidate> live_names(const Client& client, LiveNames names) {
         add_names(found, client, "/v1/releases", "releases", "name", "description");
     }
     if (names == LiveNames::codes) {
-        for (const ManualEntry& entry : manual()) {
+        for (const ManualEntry& entry : get_manual(client)) {
             found.push_back({entry.name, entry.text.substr(0, entry.text.find_first_of(",;."))});
         }
     }

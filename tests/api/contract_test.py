@@ -53,6 +53,8 @@ class ContractTest(unittest.TestCase):
             api("GET", "/v1/vms/vm0")
             api("GET", "/v1/vms/vm0/check?to=new")
             api("GET", "/v1/releases")
+            codes = {(row["kind"], row["code"]) for row in api("GET", "/v1/codes").json()["codes"]}
+            self.assertLessEqual({("problem", "bad_request"), ("upgrade", "load_failed")}, codes)
             api("PUT", "/v1/vms/vm2/hold", {"reason": "a backup"})
             self.assertEqual(len(api("GET", "/v1/holds").json()["holds"]), 1)
             wanted = {"all": True, "to": "new", "rehearse": "all"}

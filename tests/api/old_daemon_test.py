@@ -7,6 +7,7 @@ no call that came later. What it can do works; what it cannot is said, and no gu
 import contextlib
 import http.server
 import json
+import os
 import pathlib
 import socketserver
 import subprocess
@@ -54,6 +55,7 @@ class OldDaemon(http.server.BaseHTTPRequestHandler):
             "/v1/releases": {"releases": [OLD["release"]]},
             "/v1/runs": {"runs": [OLD["run"]]},
             RUN: OLD["run"],
+            **self.server.more,
         }
         if path == f"{RUN}/events":
             self.answer(200, json.dumps({"seq": 1, "run": OLD["run"]}) + "\n", "application/x-ndjson")
@@ -85,6 +87,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def __init__(self, path):
         self.asked = []
+        self.more = {}  # documents of calls that came later
         super().__init__(path, OldDaemon)
 
     def finish_request(self, request, _):
@@ -126,6 +129,20 @@ class NewClient(unittest.TestCase):
         refused = self.ctl("upgrade", "--yes", "vm0", "--to", "new", "--allow-untested", status=64)
         self.assertIn("a member that this request does not have", refused.stderr)
         self.assertEqual(self.server.asked, [])
+
+    def test_what_a_code_means_is_known_without_its_catalogue_and_with_that_of_a_newer_one(self):
+        self.assertIn("this release cannot take this VM", self.ctl("explain", "load_failed").stdout)
+        self.assertIn("There is no code", self.ctl("explain", "of_tomorrow", status=3).stderr)
+        row = {"code": "of_tomorrow", "kind": "upgrade", "status": 0, "severity": "rolled_back", "meaning": "It rained", "next_step": "wait."}
+        self.server.more["/v1/codes"] = {"codes": [row]}
+        self.assertIn("It rained; wait.", self.ctl("explain", "of_tomorrow").stdout)
+        self.assertIn("of_tomorrow", self.ctl("explain").stdout)
+        self.assertIn("Did you mean 'of_tomorrow'?", self.ctl("explain", "of_tomorow", status=3).stderr)
+        completed = subprocess.run(
+            [find_program("qhupd-ctl"), "__complete", "explain", "of_"], capture_output=True, text=True, check=True,
+            env={**os.environ, "QHUPD_SOCKET": self.socket},
+        )
+        self.assertEqual(completed.stdout, "of_tomorrow\tIt rained\n")
 
     def test_an_unknown_member_of_a_new_daemon_is_no_matter(self):
         newer = {**OLD["vm"], "of_tomorrow": {"a": [1]}, "blockers": [{"id": "x/y", "class": "new", "reason": "So.", "more": 1}]}

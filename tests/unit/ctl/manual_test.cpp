@@ -61,21 +61,53 @@ TEST_CASE("outcomes, answers and blockers are explained, with what to do", "[ctl
 }
 
 TEST_CASE("an id that check shows leads to its class", "[ctl][manual]") {
-    const auto by_id = find_in_manual("chardev/serial0");
+    const auto by_id = find_in_manual(manual(), "chardev/serial0");
     REQUIRE(by_id.size() == 1);
     CHECK(by_id.front().name == "chardev");
-    const auto engine = find_in_manual("engine/device/virtio-net");
+    const auto engine = find_in_manual(manual(), "engine/device/virtio-net");
     REQUIRE(engine.size() == 1);
     CHECK(engine.front().name == "device");
     CHECK(engine.front().kind == "engine");
-    CHECK(find_in_manual("engine/memory").front().name == "memory");
+    CHECK(find_in_manual(manual(), "engine/memory").front().name == "memory");
     // a word that is a code and an outcome has both
-    CHECK(find_in_manual("rolled_back").size() == 2);
-    CHECK(find_in_manual("lod_failed").empty());
+    CHECK(find_in_manual(manual(), "rolled_back").size() == 2);
+    CHECK(find_in_manual(manual(), "lod_failed").empty());
+}
+
+TEST_CASE("codes of error answers are explained with what to do", "[ctl][manual]") {
+    CHECK(
+        entry_of(Topic::request, "vm_not_found").text == "No such VM. 'qhupd-ctl list' shows all."
+    );
+}
+
+TEST_CASE("a newer daemon's codes are explained in its words", "[ctl][manual]") {
+    const std::vector<daemon::CodeView> codes{
+        {"load_failed", "upgrade", 0, "rolled_back", "It was refused", "do this."},
+        {"of_tomorrow", "upgrade", 0, "refused", "The moon is\x1b full", "wait."},
+        {"of_tomorrow", "problem", 418, "refused", "A teapot", "Ask another."},
+    };
+    const auto merged = merge_codes(manual(), codes);
+    CHECK(merged.size() == manual().size() + 2);
+    const auto known = find_in_manual(merged, "load_failed");
+    REQUIRE(known.size() == 1);
+    CHECK(known.front().text == "It was refused; do this.");
+    CHECK(known.front().details == find_in_manual(manual(), "load_failed").front().details);
+    const auto fresh = find_in_manual(merged, "of_tomorrow");
+    REQUIRE(fresh.size() == 2);
+    CHECK(fresh.front().topic == Topic::upgrade);
+    CHECK(fresh.front().kind == "refused");
+    CHECK(fresh.front().text.find('\x1b') == std::string::npos);
+    CHECK_FALSE(guest_after(fresh.front()).empty());
+    CHECK(fresh.back().kind == "418");
+    CHECK(fresh.back().text == "A teapot. Ask another.");
+    // topics stay together, for the table of contents and the page
+    CHECK(std::is_sorted(merged.begin(), merged.end(), [](const auto& a, const auto& b) {
+        return a.topic < b.topic;
+    }));
 }
 
 TEST_CASE("what a failure needs of a person is said with its code", "[ctl][manual]") {
-    const std::string text = render_entries(find_in_manual("probe_failed"));
+    const std::string text = render_entries(find_in_manual(manual(), "probe_failed"));
     CHECK(text.find("the guest runs on: ") != std::string::npos);
     CHECK(text.find("→ look at the guest") != std::string::npos);
     CHECK(text.find("needs_operator") != std::string::npos);

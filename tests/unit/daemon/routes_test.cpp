@@ -31,6 +31,7 @@ TEST_CASE("each path leads to its call", "[daemon][routes]") {
     CHECK(std::get<AbortRun>(find_route("POST", "/v1/runs/r1/abort")).id == "r1");
     CHECK(std::get<HoldVm>(find_route("PUT", "/v1/vms/vm1/hold")).vm == "vm1");
     CHECK(std::get<UnholdVm>(find_route("DELETE", "/v1/vms/vm1/hold")).vm == "vm1");
+    CHECK(std::holds_alternative<GetCodes>(find_route("GET", "/v1/codes")));
     CHECK(std::holds_alternative<GetHolds>(find_route("GET", "/v1/holds")));
     CHECK(problem_of("GET", "/v1/vms/vm1/hold") == "method_not_allowed");
     CHECK(problem_of("POST", "/v1/vms/vm1/hold") == "method_not_allowed");
