@@ -204,13 +204,20 @@ private:
     Parser parser_;
 };
 
-std::string
-format_request(std::string_view method, std::string_view target, std::string_view body) {
+std::string format_request(
+    std::string_view method,
+    std::string_view target,
+    std::string_view body,
+    std::optional<std::uint64_t> last_event_id = std::nullopt
+) {
     std::string request(method);
     request += " " + std::string(target) + " HTTP/1.1\r\nHost: qhupd\r\nUser-Agent: qhupd-ctl/" +
                std::string(kVersion) + "\r\nConnection: close\r\n";
     if (!body.empty()) {
         request += "Content-Type: application/json\r\n";
+    }
+    if (last_event_id) {
+        request += "Last-Event-ID: " + std::to_string(*last_event_id) + "\r\n";
     }
     request += "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n";
     request += body;
@@ -261,14 +268,16 @@ Result<Reply> Client::request(
 Result<Reply> Client::follow(
     std::string_view target,
     const std::function<Reading(std::string_view line)>& on_line,
-    const std::function<Reading()>& on_tick
+    const std::function<Reading()>& on_tick,
+    std::optional<std::uint64_t> last_event_id
 ) const {
     auto fd = connect_to(path_);
     if (fd.has_error()) {
         return fd.error();
     }
     Exchange exchange(std::move(*fd));
-    if (const auto sent = exchange.send(format_request("GET", target, {})); sent.has_error()) {
+    if (const auto sent = exchange.send(format_request("GET", target, {}, last_event_id));
+        sent.has_error()) {
         return sent.error();
     }
     auto last_heard = Clock::now();
@@ -297,7 +306,7 @@ Result<Reply> Client::follow(
              end = body.find('\n')) {
             const std::string line = body.substr(0, end);
             body.erase(0, end + 1);
-            if (!line.empty() && on_line(line) == Reading::stop) {
+            if (on_line(line) == Reading::stop) {
                 return Reply{200, {}};
             }
         }
@@ -316,6 +325,19 @@ void detach_on_interrupt() {
     action.sa_handler = on_signal;
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
+}
+
+void wait_interruptibly(std::chrono::milliseconds span) {
+    const auto until = Clock::now() + span;
+    sigset_t inside;
+    sigemptyset(&inside);
+    while (!interrupted && Clock::now() < until) {
+        const auto left = std::max(until - Clock::now(), Clock::duration::zero());
+        const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
+        const auto rest = std::chrono::duration_cast<std::chrono::nanoseconds>(left - seconds);
+        const timespec timeout{seconds.count(), rest.count()};
+        ::ppoll(nullptr, 0, &timeout, &inside);
+    }
 }
 
 bool was_interrupted() noexcept {

@@ -7,7 +7,9 @@
 #include "common/result.hpp"
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -53,14 +55,17 @@ public:
 
     /// Reads a stream of lines until it ends, a callback says stop, or Ctrl-C is pressed.
     ///
+    /// @param on_line  gets each line without its end, empty ones too
     /// @param on_tick  called ten times a second at least; stop is as Ctrl-C
+    /// @param last_event_id  header of server-sent events: where to go on
     /// @return  the answer; its body is empty if the lines went to the callback (status 200), else
     ///          the problem document
     /// Errors:  as request, and detached
     Result<Reply> follow(
         std::string_view target,
         const std::function<Reading(std::string_view line)>& on_line,
-        const std::function<Reading()>& on_tick
+        const std::function<Reading()>& on_tick,
+        std::optional<std::uint64_t> last_event_id = std::nullopt
     ) const;
 
 private:
@@ -69,6 +74,9 @@ private:
 
 /// From here on SIGINT and SIGTERM end follow() with Errc::detached instead of the process.
 void detach_on_interrupt();
+
+/// Sleeps; SIGINT and SIGTERM end it after detach_on_interrupt().
+void wait_interruptibly(std::chrono::milliseconds span);
 
 /// True once SIGINT or SIGTERM came.
 bool was_interrupted() noexcept;

@@ -13,6 +13,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -75,6 +76,18 @@ get_checks(const Client& client, const Options& options, const std::vector<std::
 /// After failure: the run goes on in the daemon
 ExitStatus
 follow_run(Client& client, const Options& options, const nlohmann::json& run, Progress& progress);
+
+/// Follows events until `on_event` wants no more, and goes on where it was when the daemon comes
+/// back.
+///
+/// @param target  /v1/events with what is wanted
+/// @return  ok: on_event said stop; detached: Ctrl-C or the timeout; else the reason has been told
+ExitStatus follow_events(
+    Client& client,
+    const Options& options,
+    const std::string& target,
+    const std::function<Reading(const nlohmann::json& event)>& on_event
+);
 
 /// Prints to stdout, wrapped to the terminal if it is one. After failure is_output_lost() is true.
 void print(const std::string& text);

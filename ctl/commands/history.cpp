@@ -7,15 +7,11 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <chrono>
 
 namespace qhup::ctl {
 namespace {
 
 using nlohmann::json;
-using Clock = std::chrono::steady_clock;
-
-constexpr int kOk = 200;
 
 std::string text_of(const json& object, const char* key) {
     const auto found = object.is_object() ? object.find(key) : object.end();
@@ -112,7 +108,6 @@ ExitStatus run_watch(Client& client, const Options& options) {
 }
 
 ExitStatus run_events(Client& client, const Options& options) {
-    detach_on_interrupt();
     std::string target = "/v1/events";
     if (options.after_event) {
         add_filters(target, "after", {std::to_string(*options.after_event)});
@@ -122,35 +117,12 @@ ExitStatus run_events(Client& client, const Options& options) {
     if (!options.run.empty()) {
         add_filters(target, "run", {options.run});
     }
-    const auto until =
-        options.timeout ? std::optional(Clock::now() + *options.timeout) : std::nullopt;
-    const auto on_line = [&options](std::string_view line) {
-        constexpr std::string_view kData = "data:";
-        const auto event = line.starts_with(kData) ? daemon::parse_json(line.substr(kData.size()))
-                                                   : Result<json>(json());
-        if (event.has_value() && event->is_object()) {
-            print_raw(options.json ? daemon::format_json(*event) + "\n" : render_event(*event));
-        }
+    const auto on_event = [&options](const json& event) {
+        print_raw(options.json ? daemon::format_json(event) + "\n" : render_event(event));
         return is_output_lost() ? Reading::stop : Reading::go_on;
     };
-    const auto on_tick = [&until] {
-        return until && Clock::now() >= *until ? Reading::stop : Reading::go_on;
-    };
-    const auto reply = client.follow(target, on_line, on_tick);
-    if (is_output_lost()) {
-        return ExitStatus::failure;
-    }
-    if (reply.has_error() && reply.error().code == make_error_code(Errc::detached)) {
-        return ExitStatus::detached;
-    }
-    if (reply.has_error()) {
-        return report(options, reply.error());
-    }
-    if (reply->status != kOk) {
-        return report(options, *reply);
-    }
-    tell("qhupd ended the stream: it is stopping, or this reader was too slow.\n");
-    return ExitStatus::unreachable;
+    const ExitStatus ended = follow_events(client, options, target, on_event);
+    return is_output_lost() ? ExitStatus::failure : ended;
 }
 
 } // namespace qhup::ctl

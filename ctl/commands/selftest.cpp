@@ -7,21 +7,13 @@
 
 #include <nlohmann/json.hpp>
 
-#include <unistd.h>
-
 #include <chrono>
-#include <ctime>
 
 namespace qhup::ctl {
 namespace {
 
 constexpr int kAccepted = 202;
-
-/// Waits a moment; a signal ends it.
-void pause_briefly() {
-    const timespec moment{0, 200'000'000};
-    ::nanosleep(&moment, nullptr);
-}
+constexpr std::chrono::milliseconds kBetweenQuestions{200};
 
 /// Shows the run as any other.
 /// @return  none: it has ended
@@ -79,7 +71,7 @@ ExitStatus run_selftest(Client& client, const Options& options) {
             }
             continue;
         }
-        pause_briefly();
+        wait_interruptibly(kBetweenQuestions);
         if (was_interrupted()) {
             tell(
                 "Detached: the selftest goes on without this command. Its result is in "

@@ -57,8 +57,10 @@ class OldDaemon(http.server.BaseHTTPRequestHandler):
             RUN: OLD["run"],
             **self.server.more,
         }
-        if path == f"{RUN}/events":
-            self.answer(200, json.dumps({"seq": 1, "run": OLD["run"]}) + "\n", "application/x-ndjson")
+        if path == RUN and self.server.running > 0:
+            self.server.running -= 1
+            vms = [{**vm, "phase": "prepare", "outcome": ""} for vm in OLD["run"]["vms"]]
+            self.answer(200, json.dumps({**OLD["run"], "state": "running", "vms": vms}))
         elif path in documents:
             self.answer(200, json.dumps(documents[path]))
         else:
@@ -87,6 +89,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def __init__(self, path):
         self.asked = []
+        self.running = 0  # so many answers say that the run goes on
         self.more = {}  # documents of calls that came later
         super().__init__(path, OldDaemon)
 
@@ -121,6 +124,13 @@ class NewClient(unittest.TestCase):
         done = self.ctl("upgrade", "--yes", "vm0", "--to", "new", "--parallel", "2", "--request-id", "job-7")
         self.assertIn("10.0.13", done.stdout)
         self.assertEqual(self.server.asked, [{**OLD["request"], "dry_run": False}])
+
+    def test_a_run_is_asked_for_again_and_again_where_no_stream_of_events_is(self):
+        self.server.running = 2
+        done = self.ctl("upgrade", "--yes", "vm0", "--to", "new", "--progress", "plain")
+        self.assertEqual(self.server.running, 0)
+        self.assertEqual([line.split()[3].strip(",") for line in done.stderr.splitlines() if "  vm0  " in line], ["prepare", "upgraded"], done.stderr)
+        self.assertIn("10.0.13", done.stdout)
 
     def test_what_it_cannot_do_is_said_and_nothing_is_begun(self):
         self.ctl("events", status=1)

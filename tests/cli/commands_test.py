@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the commands say, and that help, manual and completion say the same."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 from daemon import find_program
@@ -184,6 +186,34 @@ class Commands(unittest.TestCase):
             self.assertEqual(done.returncode, 130)
             told = [json.loads(line) for line in done.stdout.splitlines()]
             self.assertEqual([event["type"] for event in told], ["hello", "run_finished"])
+
+    def test_events_and_runs_are_followed_across_restarts_of_the_daemon(self):
+        slow = {"vm": {"switch_time_ms": 2000}}
+        with FakeHost(2, scripts={0: slow}, patient=True) as host:
+            with contextlib.ExitStack() as stack:
+                upgrade, events = (
+                    stack.enter_context(host.daemon.popen(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+                    for words in (("upgrade", "--yes", "vm0", "--to", "new"), ("--json", "events", "--after", "0"))
+                )
+                stack.callback(upgrade.kill)
+                stack.callback(events.kill)
+                told = iter(lambda: json.loads(events.stdout.readline()), None)
+                first = next(event for event in told if event["type"] == "upgrade_phase" and event["upgrade"]["phase"] == "switch_over")
+                host.daemon.kill()
+                host.daemon.start()
+                again = next(event for event in told if event["type"] == "hello")
+                self.assertGreaterEqual(again["id"], first["id"])  # it went on, and did not begin anew
+                self.assertEqual(next(told)["missed"]["reason"], "restart")
+                ended = next(event for event in told if event["type"] == "upgrade_ended")
+                self.assertEqual((ended["run"], ended["vm"]), (first["run"], "vm0"))
+                table, words = upgrade.communicate(timeout=20)
+                self.assertRegex(table, r"(?m)^vm0 +7\.2\.22 +new +(upgraded|rolled back)")
+                self.assertIn("waiting for qhupd to come back", words)
+                self.assertEqual(upgrade.returncode, {"upgraded": 0, "rolled_back": 4}[ended["upgrade"]["outcome"]])
+                host.daemon.kill()
+                time.sleep(1.2)  # it waits for the daemon now
+                events.send_signal(signal.SIGINT)
+                self.assertEqual(events.wait(2), 130)
 
     def test_doctor_says_what_is_wrong_and_what_to_do(self):
         with FakeHost(1, scripts={0: {"vm": {"blockers": [{"id": "fdset/1", "class": "fdset", "reason": "Name the file."}]}}}) as host:

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/event_stream.hpp"
+
+#include <charconv>
+#include <utility>
+
+namespace qhup::ctl {
+namespace {
+
+/// The value of a field of a line; one space after the colon belongs to neither.
+std::optional<std::string_view> value_of(std::string_view line, std::string_view field) {
+    if (!line.starts_with(field) || line.substr(field.size(), 1) != ":") {
+        return std::nullopt;
+    }
+    line.remove_prefix(field.size() + 1);
+    line.remove_prefix(line.starts_with(' ') ? 1 : 0);
+    return line;
+}
+
+std::optional<std::uint64_t> number_in(std::string_view digits) {
+    std::uint64_t number = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    const bool is_whole = parsed.ec == std::errc{} && parsed.ptr == digits.data() + digits.size();
+    return is_whole ? std::optional(number) : std::nullopt;
+}
+
+} // namespace
+
+std::optional<std::string> EventReader::on_line(std::string_view line) {
+    if (line.ends_with('\r')) {
+        line.remove_suffix(1);
+    }
+    if (const auto id = value_of(line, "id")) {
+        id_ = number_in(*id);
+    } else if (const auto data = value_of(line, "data")) {
+        data_ += has_data_ ? "\n" : "";
+        data_ += *data;
+        has_data_ = true;
+    }
+    if (!line.empty()) {
+        return std::nullopt;
+    }
+    // why: an id counts when its frame is complete; a frame without data only moves it on.
+    last_id_ = id_ ? id_ : last_id_;
+    id_.reset();
+    std::string data = std::exchange(data_, {});
+    return std::exchange(has_data_, false) ? std::optional(std::move(data)) : std::nullopt;
+}
+
+void EventReader::on_connection() {
+    id_.reset();
+    data_.clear();
+    has_data_ = false;
+}
+
+RunFollower::RunFollower(const daemon::RunView& known) : stage_(known.stage) {
+    for (const daemon::RunVmView& vm : known.vms) {
+        vms_[vm.vm] = {vm.phase, vm.outcome};
+    }
+}
+
+RunFollower::News RunFollower::on_event(const daemon::EventView& event) {
+    News news;
+    const auto type = daemon::parse_event_type(event.type);
+    must_ask_ = must_ask_ || type == daemon::EventType::missed ||
+                type == daemon::EventType::run_resumed || type == daemon::EventType::run_finished;
+    if (event.stage && event.stage != stage_) {
+        stage_ = event.stage;
+        news.stage = event.stage;
+    }
+    if (event.upgrade) {
+        Known& known = vms_[event.upgrade->vm];
+        // invariant: what has an outcome stays so; events that are older than the run as it was
+        // asked for come later than it.
+        if (known.outcome.empty()) {
+            known = {event.upgrade->phase, event.upgrade->outcome};
+            news.vms.push_back(*event.upgrade);
+        }
+    }
+    return news;
+}
+
+RunFollower::News RunFollower::on_run(const daemon::RunView& run) {
+    News news;
+    must_ask_ = false;
+    if (run.stage && run.stage != stage_) {
+        news.stage = run.stage;
+    }
+    stage_ = run.stage;
+    for (const daemon::RunVmView& vm : run.vms) {
+        Known& known = vms_[vm.vm];
+        if (known.phase != vm.phase || known.outcome != vm.outcome) {
+            known = {vm.phase, vm.outcome};
+            news.vms.push_back(vm);
+        }
+    }
+    return news;
+}
+
+} // namespace qhup::ctl
