@@ -76,6 +76,26 @@ private:
     EventHub& events_;
 };
 
+/// Another thread for a pool of one.
+///
+/// why: asio::thread_pool's constructor waits for ever for its first thread when it cannot start
+/// the second, and the daemon would neither serve nor end. This one throws std::system_error.
+class PoolThread {
+public:
+    explicit PoolThread(asio::thread_pool& pool)
+        : pool_(pool), thread_([&pool] { pool.attach(); }) {}
+    ~PoolThread() {
+        pool_.stop();
+        thread_.join();
+    }
+    PoolThread(const PoolThread&) = delete;
+    PoolThread& operator=(const PoolThread&) = delete;
+
+private:
+    asio::thread_pool& pool_;
+    std::thread thread_;
+};
+
 /// Everything that lives as long as the daemon. Members are destroyed from below.
 class Daemon {
 public:
@@ -89,7 +109,8 @@ public:
           source_(std::move(source)),
           sockets_(std::move(sockets)),
           home_(asio::make_strand(context_)),
-          disk_(2),
+          disk_(1),
+          second_disk_(disk_),
           work_(home_),
           service_(home_),
           main_(home_),
@@ -291,6 +312,7 @@ private:
     asio::io_context context_;
     Strand home_;
     asio::thread_pool disk_;
+    PoolThread second_disk_;
     TaskGroup work_;    // upgrades and probes: joined first
     TaskGroup service_; // connections and periodic work
     TaskGroup main_;    // run_main alone

@@ -9,12 +9,15 @@
 #include "daemon/fault_points.hpp"
 #include "upgrade-engine/blockers.hpp"
 
+#include <boost/system/system_error.hpp>
+
 #include <getopt.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <system_error>
 #include <vector>
 
 namespace {
@@ -154,11 +157,21 @@ int run(int argc, char** argv) {
     return daemon::run_daemon(*config, arguments.source, arguments.fault);
 }
 
+/// No thread, no descriptor, no memory of the kernel. @return the exit status
+int say_refused(const std::exception& refused) {
+    std::fprintf(stderr, "the system refuses what qhupd needs to run: %s\n", refused.what());
+    return 1;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
     try {
         return run(argc, argv);
+    } catch (const std::system_error& refused) {
+        return say_refused(refused);
+    } catch (const boost::system::system_error& refused) {
+        return say_refused(refused);
     } catch (const std::exception& bug) {
         std::fprintf(stderr, "qhupd has a bug: %s\n", bug.what());
         return 1;

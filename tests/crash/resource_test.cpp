@@ -91,6 +91,11 @@ void set_clock_offset(const Host& host, const std::string& seconds) {
     fs::rename(host.dir() / "offset.new", host.dir() / "offset");
 }
 
+bool can_trace() {
+    return std::system("strace -f -qq -o /dev/null -e inject=getpid:error=EIO true 2>/dev/null") ==
+           0;
+}
+
 constexpr const char* kTenYears = "315576000";
 
 } // namespace
@@ -164,9 +169,36 @@ TEST_CASE("a daemon without descriptors waits until it has some", "[daemon][cras
     }
 }
 
+TEST_CASE("a daemon that gets none of its threads says so and ends", "[daemon][crash]") {
+    if (!can_trace()) {
+        WARN("skipped: strace cannot trace here");
+        return;
+    }
+    for (const char* when : {"1", "2", "3"}) {
+        DYNAMIC_SECTION("from thread " << when) {
+            Host host(1);
+            host.serve();
+            host.wrapper = {
+                "/usr/bin/strace",
+                "-D",
+                "-f",
+                "-qq",
+                "-o",
+                host.dir() / "trace",
+                "-e",
+                "trace=clone,clone3",
+                "-e",
+                std::string("inject=clone,clone3:error=EAGAIN:when=") + when + "+"};
+            CHECK_FALSE(host.start_daemon());
+            CHECK(host.wait_for_daemon() == 1);
+            INFO(host.daemon_log());
+            CHECK(host.daemon_log().find("the system refuses") != std::string::npos);
+        }
+    }
+}
+
 TEST_CASE("a disk that takes five seconds keeps nobody's guest waiting", "[daemon][crash]") {
-    if (std::system("strace -f -qq -o /dev/null -e inject=getpid:error=EIO true 2>/dev/null") !=
-        0) {
+    if (!can_trace()) {
         WARN("skipped: strace cannot trace here");
         return;
     }
