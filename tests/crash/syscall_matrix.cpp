@@ -5,12 +5,14 @@
 // that nothing happens to. At the end the guest runs once, the report says where, and the VM can be
 // upgraded.
 //   syscall_matrix [--runs N [--seed S] | --all | --only NAME:error=EIO:when=3]
+//   syscall_matrix --plan LOG [--runs N [--seed S] | --all]    (cells for another test's daemon)
 // Exit status 77: this host does not let us trace.
 #include "tests/component/daemon/harness.hpp"
 
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <cctype>
 #include <csignal>
 #include <fstream>
 #include <iostream>
@@ -103,19 +105,80 @@ bool can_trace() {
            0;
 }
 
-/// How often each system call is made in one thread, from the log of a run without faults.
+/// One line of strace's log: a system call that begins, or another thing that is told of a thread.
+struct TraceLine {
+    std::string thread;
+    std::string call;  ///< "" if none begins here
+    std::string child; ///< that this thread has made; "" if none
+};
+
+TraceLine parse_trace_line(const std::string& line) {
+    TraceLine parsed;
+    std::istringstream words(line);
+    std::string rest;
+    words >> parsed.thread;
+    std::getline(words >> std::ws, rest);
+    const std::size_t open = rest.find('(');
+    if (open != std::string::npos && open > 0 && rest.find_first_of("< ") > open) {
+        parsed.call = rest.substr(0, open);
+    }
+    const std::size_t result = rest.rfind(" = ");
+    const bool is_birth = parsed.call.starts_with("clone") || parsed.call == "fork" ||
+                          parsed.call == "vfork" || rest.starts_with("<... clone") ||
+                          rest.starts_with("<... vfork");
+    if (is_birth && result != std::string::npos && std::isdigit(rest[result + 3]) != 0) {
+        parsed.child = rest.substr(result + 3, rest.find(' ', result + 3) - result - 3);
+    }
+    return parsed;
+}
+
+bool is_exec(const TraceLine& line) {
+    return line.call == "execve" || line.call == "execveat";
+}
+
+/// Threads of programs that the daemon has started: a binary that is asked what it is.
+std::set<std::string> threads_of_others(const std::vector<TraceLine>& lines) {
+    std::map<std::string, std::string> parents;
+    std::set<std::string> others;
+    for (const TraceLine& line : lines) {
+        if (!line.child.empty()) {
+            parents[line.child] = line.thread;
+        }
+        if (is_exec(line) && line.thread != lines.front().thread) {
+            others.insert(line.thread);
+        }
+    }
+    std::set<std::string> born;
+    for (const auto& [child, parent] : parents) {
+        for (auto at = parents.find(child); at != parents.end(); at = parents.find(at->second)) {
+            if (others.contains(at->second)) {
+                born.insert(child);
+                break;
+            }
+        }
+    }
+    return born;
+}
+
+/// How often each system call is made in one thread of the daemon, from the log of a run without
+/// faults: also in a child of its own until that is another program.
 std::map<std::string, int> count_calls(const std::string& log) {
-    std::map<std::string, std::map<std::string, int>> threads;
+    std::vector<TraceLine> lines;
     std::ifstream file(log);
-    std::string line;
-    while (std::getline(file, line)) {
-        std::istringstream words(line);
-        std::string thread;
-        std::string rest;
-        words >> thread >> rest;
-        const std::size_t open = rest.find('(');
-        if (open != std::string::npos && open > 0 && rest.find('<') > open) {
-            ++threads[thread][rest.substr(0, open)];
+    std::string text;
+    while (std::getline(file, text)) {
+        lines.push_back(parse_trace_line(text));
+    }
+    std::map<std::string, std::map<std::string, int>> threads;
+    std::set<std::string> others =
+        lines.empty() ? std::set<std::string>() : threads_of_others(lines);
+    for (const TraceLine& line : lines) {
+        if (line.call.empty() || others.contains(line.thread)) {
+            continue;
+        }
+        ++threads[line.thread][line.call];
+        if (is_exec(line) && line.thread != lines.front().thread) {
+            others.insert(line.thread);
         }
     }
     std::map<std::string, int> most;
@@ -127,17 +190,8 @@ std::map<std::string, int> count_calls(const std::string& log) {
     return most;
 }
 
-std::vector<Case> make_cases() {
-    Host host(1);
-    host.serve();
-    const std::string log = host.dir() / "trace";
-    host.wrapper = strace_words(log, {});
-    if (!host.start_daemon() || host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status != 0) {
-        throw std::runtime_error("the upgrade without faults failed: " + host.daemon_log());
-    }
-    if (host.stop_daemon() != 0) {
-        throw std::runtime_error("the daemon without faults did not stop");
-    }
+/// The cells of a daemon that strace -f has noted.
+std::vector<Case> cases_of(const std::string& log) {
     static const std::set<std::string> kOnce{"execve", "exit", "exit_group", "rt_sigreturn"};
     std::vector<Case> cases;
     for (const auto& [call, count] : count_calls(log)) {
@@ -154,6 +208,20 @@ std::vector<Case> make_cases() {
         }
     }
     return cases;
+}
+
+std::vector<Case> make_cases() {
+    Host host(1);
+    host.serve();
+    const std::string log = host.dir() / "trace";
+    host.wrapper = strace_words(log, {});
+    if (!host.start_daemon() || host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status != 0) {
+        throw std::runtime_error("the upgrade without faults failed: " + host.daemon_log());
+    }
+    if (host.stop_daemon() != 0) {
+        throw std::runtime_error("the daemon without faults did not stop");
+    }
+    return cases_of(log);
 }
 
 struct Truth {
@@ -266,8 +334,11 @@ Finding try_case(const Case& each) {
             }
         }
     }
-    if (!is_ready && host.signal_daemon(0)) {
+    if (!is_ready && host.signal_daemon(0) && host.wait_for_daemon() == -1) {
         finding.notes.emplace_back("the daemon was not READY in time");
+        if (!wait_until([&host] { return host.ctl({"version"}).status == 0; }, kLong)) {
+            finding.broken = "the daemon neither serves nor ends";
+        }
     }
     (void)host.signal_daemon(SIGTERM);
     const int status = host.wait_for_daemon();
@@ -334,7 +405,16 @@ int main(int argc, char** argv) {
     bool is_told = false;
     app.add_flag("--log", is_told, "print the daemon's log, too");
     app.add_option("--only", only, "this one: openat:error=EMFILE:when=3");
+    std::string traced;
+    app.add_option("--plan", traced, "print cells for the daemon of this strace log, and end");
     CLI11_PARSE(app, argc, argv);
+    if (!traced.empty()) {
+        const std::vector<Case> all = cases_of(traced);
+        for (const Case& each : is_all ? all : sample(all, runs, seed)) {
+            std::cout << each.text() << "\n";
+        }
+        return all.empty() ? 1 : 0;
+    }
     if (!can_trace()) {
         std::cout << "skipped: strace cannot trace here\n";
         return 77;

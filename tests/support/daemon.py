@@ -72,10 +72,11 @@ class Daemon:
         text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
         (self.releases_dir / f"{name}.toml").write_text(text)
 
-    def start(self, timeout=10.0):
-        """Starts it and waits until it serves."""
+    def start(self, timeout=10.0, wrapper=()):
+        """Starts it and waits until it serves. What `wrapper`, a tracer's words, starts must become the daemon, under its
+        own pid."""
         with open(self.log_path, "ab") as log:
-            command = [find_program("qhupd"), "--config", self.config]
+            command = [*wrapper, find_program("qhupd"), "--config", self.config]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + timeout
         while self.ctl("version", check=False).returncode != 0:
