@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 
-from case import QemuTest, find_qemu, find_stock, main, other
+from case import QemuTest, find_qemu, find_stock, main, other, running_binary
 from pair import Upgrade, plan_argv, run_upgrade
 
 SPAWN = ("spawn-failed", "bad-argument")
@@ -61,6 +61,25 @@ class BadBinary(QemuTest):
         self.vm.base = "7.2"
         self.vm.check()
 
+    def test_binary_opened_in_another_mount_namespace_finds_its_firmware(self):
+        """As of a daemon whose root is elsewhere in its namespace: what it has open is nowhere by that name here."""
+        words = "mount --make-rprivate / && mount --rbind / /mnt && echo ready && exec sleep 1000"
+        elsewhere = subprocess.Popen(["unshare", "-m", "sh", "-c", words], stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertEqual(elsewhere.stdout.readline(), "ready\n")
+            binary = find_qemu(other(self.vm.base))
+            name = f"/proc/{elsewhere.pid}/root/mnt{binary}"
+            self.assertTrue(os.path.samefile(name, binary))
+            argv = plan_argv(self.vm.qmp.execute("query-hot-upgrade")["argv"], binary)
+            run_upgrade(self.vm, pathlib.Path(name), argv=argv)
+        finally:
+            elsewhere.kill()
+            elsewhere.wait()
+            elsewhere.stdout.close()
+        self.vm.base = other(self.vm.base)
+        self.assertEqual(running_binary(self.vm), str(binary))
+        self.vm.check()
+
     def test_directory_is_refused(self):
         self.refuse(self.folder, SPAWN)
 
@@ -99,7 +118,7 @@ class BadBinary(QemuTest):
         binary = find_qemu(other(self.vm.base))
         argv = plan_argv(self.vm.qmp.execute("query-hot-upgrade")["argv"], binary)
         cases = {
-            "pc-i440fx-99.9": [w.replace("pc-i440fx-7.2", "pc-i440fx-99.9") for w in argv],
+            "unsupported machine type": [w.replace("pc-i440fx-7.2", "pc-i440fx-99.9") for w in argv],
             "no-such-device": [*argv, "-device", "no-such-device"],
             "no-such-option": [*argv, "-no-such-option"],
             "no-such-property": [w.replace("virtio-balloon-pci,", "virtio-balloon-pci,no-such-property=1,") for w in argv],
