@@ -258,6 +258,105 @@ void UpgradeRuns::end_start(const RunPtr& run) {
     }
 }
 
+/// What the binaries say of themselves that these VMs run now, by build id.
+awaitable<UpgradeRuns::SourceFacts> UpgradeRuns::facts_of_sources(std::vector<std::string> names) {
+    SourceFacts facts;
+    for (const std::string& name : names) {
+        const auto seen = services_.registry.find(name);
+        const std::string build_id = seen ? seen->build_id : std::string();
+        if (!facts.contains(build_id)) {
+            facts[build_id] = co_await kept_.facts_of(build_id);
+        }
+    }
+    co_return facts;
+}
+
+/// The next VM of a run that is asked for, as it is now.
+/// @param way_back  build id of the binary that it goes back to, if there is no `picked`
+void UpgradeRuns::add_vm(
+    Run& run,
+    const std::string& name,
+    const std::optional<ReleaseShelf::Picked>& picked,
+    const std::string& way_back
+) const {
+    add_policy(run, name, services_.registry.labels_of_vm(name), services_.config);
+    const std::size_t index = run.view.vms.size();
+    RunVmView view;
+    view.vm = name;
+    if (const auto seen = services_.registry.find(name)) {
+        view.from = seen->version;
+        view.from_build_id = seen->build_id;
+        view.shape_class = seen->shape_class;
+        view.run_state = seen->state;
+    }
+    view.to_build_id = picked ? picked->binary->build_id : way_back;
+    view.upgrade = upgrade_id_of(run.view.id, index);
+    run.picks.push_back(picked);
+    run.view.vms.push_back(std::move(view));
+    run.view.vms.back() = make_queued_view(run.facts_of(index));
+}
+
+/// The kept binary that each VM of a revert goes back to.
+awaitable<void> UpgradeRuns::pick_kept(RunPtr run) {
+    std::map<std::string, std::optional<ReleaseShelf::Picked>> picked;
+    for (std::size_t i = 0; i < run->picks.size(); ++i) {
+        const std::string& build_id = run->view.vms[i].to_build_id;
+        if (!build_id.empty() && !picked.contains(build_id)) {
+            picked[build_id] = co_await kept_.pick(build_id);
+        }
+        run->picks[i] = picked[build_id];
+    }
+}
+
+/// A run whose VMs and binaries are chosen.
+awaitable<std::variant<UpgradeRuns::Started, Problem>> UpgradeRuns::begin(RunPtr run) {
+    run->rehearsals = choose_rehearsals(run->view, run->rehearse, book_.history());
+    run->before.resize(run->view.vms.size());
+    run->held.resize(run->view.vms.size());
+    run->open = run->view.vms.size();
+    if (run->open == 0) {
+        run->view.state = "finished";
+        run->view.finished_unix_ms = unix_ms_now();
+        end_start(run);
+        book_.tell(EventType::run_started, run);
+        book_.add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
+        co_return Started{run->view, true};
+    }
+    // why: what was wanted is on disk before anything is done.
+    auto writing = book_.write_request(run);
+    const Result<void> written = co_await std::move(writing);
+    if (written.has_error()) {
+        log_failure("writing what run " + run->view.id + " shall do", written.error());
+        // why: a disk that was merely slow may have it after all, and it must not come back.
+        book_.drop_run(run->view.id);
+        end_start(run);
+        co_return make_problem(
+            ProblemCode::journal_failed,
+            "What the run shall do cannot be written to the journal below " +
+                services_.config.state_dir + ", so nothing was begun.",
+            "Make room on that disk, or see the log of qhupd."
+        );
+    }
+    {
+        const LogFields fields(run_fields("run_started", run->view));
+        log().info(
+            "run {}: {} VMs to {}, asked for by uid {}",
+            run->view.id,
+            run->open,
+            run->view.to,
+            run->view.by_uid
+        );
+    }
+    book_.tell(EventType::run_started, run);
+    upgrades_.open_batch(run);
+    upgrades_.start_vms(run, run->view.stage ? 1 : 0);
+    if (run->view.stage) {
+        services_.tasks.spawn("stages of run " + run->view.id, stages_.run_stages(run));
+    }
+    end_start(run);
+    co_return Started{run->view, true};
+}
+
 awaitable<std::variant<UpgradeRuns::Started, Problem>>
 UpgradeRuns::start(RunRequest request, uid_t uid) {
     auto before = co_await find_same(request);
@@ -292,14 +391,8 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
             "'qhupd-ctl status " + request.vms.front() + "' shows what became of its VMs."
         );
     }
-    std::map<std::string, BinaryCatalog::Facts> sources;
-    for (const std::string& name : select(chosen)) {
-        const auto seen = services_.registry.find(name);
-        const std::string build_id = seen ? seen->build_id : std::string();
-        if (!sources.contains(build_id)) {
-            sources[build_id] = co_await kept_.facts_of(build_id);
-        }
-    }
+    const std::vector<std::string> names = select(chosen);
+    SourceFacts sources = co_await facts_of_sources(names);
     // why: the same request may have come a second time while we looked at the VMs.
     before = co_await find_same(request);
     if (before) {
@@ -318,35 +411,12 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
         std::min(request.parallel.value_or(services_.config.parallel), services_.config.parallel);
     run->view.by_uid = static_cast<std::int64_t>(uid);
     run->view.to = is_revert ? "kept" : request.to;
-    for (const std::string& name : select(chosen)) {
-        run->picks.push_back(answer.picked);
-        add_policy(*run, name, services_.registry.labels_of_vm(name), services_.config);
+    for (const std::string& name : names) {
         const auto way = ways.find(name);
-        run->view.vms.push_back({});
-        run->view.vms.back().vm = name;
-        const auto seen = services_.registry.find(name);
-        run->view.vms.back().from = seen ? seen->version : std::string();
-        run->view.vms.back().from_build_id = seen ? seen->build_id : std::string();
-        run->view.vms.back().shape_class = seen ? seen->shape_class : std::string();
-        run->view.vms.back().run_state = seen ? seen->state : std::string();
-        run->view.vms.back().to_build_id = answer.picked       ? answer.picked->binary->build_id
-                                           : way != ways.end() ? way->second.build_id
-                                                               : std::string();
-        run->view.vms.back().upgrade = upgrade_id_of(run->view.id, run->view.vms.size() - 1);
-        run->view.vms.back() = make_queued_view(run->facts_of(run->view.vms.size() - 1));
+        add_vm(*run, name, answer.picked, way != ways.end() ? way->second.build_id : std::string());
     }
-    std::set<std::string> wanted;
-    for (const RunVmView& vm : run->view.vms) {
-        wanted.insert(is_revert ? vm.to_build_id : std::string());
-    }
-    wanted.erase("");
-    for (const std::string& build_id : wanted) {
-        const std::optional<ReleaseShelf::Picked> picked = co_await kept_.pick(build_id);
-        for (std::size_t i = 0; i < run->picks.size(); ++i) {
-            if (run->view.vms[i].to_build_id == build_id) {
-                run->picks[i] = picked;
-            }
-        }
+    if (is_revert) {
+        co_await pick_kept(run);
     }
     for (std::size_t i = 0; i < run->picks.size(); ++i) {
         if (run->picks[i]) {
@@ -356,47 +426,8 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     }
     warn_of_untested(*run);
     stages_.plan_run(*run);
-    run->rehearsals = choose_rehearsals(run->view, run->rehearse, book_.history());
-    run->before.resize(run->view.vms.size());
-    run->held.resize(run->view.vms.size());
-    run->open = run->view.vms.size();
-    if (run->open == 0) {
-        run->view.state = "finished";
-        run->view.finished_unix_ms = unix_ms_now();
-        end_start(run);
-        book_.tell(EventType::run_started, run);
-        book_.add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
-        co_return Started{run->view, true};
-    }
-    // why: what was wanted is on disk before anything is done.
-    auto writing = book_.write_request(run);
-    const Result<void> written = co_await std::move(writing);
-    if (written.has_error()) {
-        log_failure("writing what run " + run->view.id + " shall do", written.error());
-        // why: a disk that was merely slow may have it after all, and it must not come back.
-        book_.drop_run(run->view.id);
-        end_start(run);
-        co_return make_problem(
-            ProblemCode::journal_failed,
-            "What the run shall do cannot be written to the journal below " +
-                services_.config.state_dir + ", so nothing was begun.",
-            "Make room on that disk, or see the log of qhupd."
-        );
-    }
-    {
-        const LogFields fields(run_fields("run_started", run->view));
-        log().info(
-            "run {}: {} VMs to {}, asked for by uid {}", run->view.id, run->open, run->view.to, uid
-        );
-    }
-    book_.tell(EventType::run_started, run);
-    upgrades_.open_batch(run);
-    upgrades_.start_vms(run, run->view.stage ? 1 : 0);
-    if (run->view.stage) {
-        services_.tasks.spawn("stages of run " + run->view.id, stages_.run_stages(run));
-    }
-    end_start(run);
-    co_return Started{run->view, true};
+    auto beginning = begin(run);
+    co_return co_await std::move(beginning);
 }
 
 /// An upgrade between two binaries that no selftest has tried on this host. A way back must be open

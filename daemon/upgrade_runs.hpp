@@ -30,6 +30,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -151,6 +152,16 @@ private:
     [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
     [[nodiscard]] awaitable<std::optional<std::variant<Started, Problem>>>
     find_same(RunRequest request);
+    using SourceFacts = std::map<std::string, BinaryCatalog::Facts>;
+    [[nodiscard]] awaitable<SourceFacts> facts_of_sources(std::vector<std::string> names);
+    void add_vm(
+        Run& run,
+        const std::string& name,
+        const std::optional<ReleaseShelf::Picked>& picked,
+        const std::string& way_back
+    ) const;
+    [[nodiscard]] awaitable<void> pick_kept(RunPtr run);
+    [[nodiscard]] awaitable<std::variant<Started, Problem>> begin(RunPtr run);
     void end_start(const RunPtr& run);
     [[nodiscard]] awaitable<std::string> start_way_back(RunRequest request);
     std::vector<std::string> select(const RunRequest& request) const;
