@@ -495,6 +495,9 @@ std::string render_history(const std::vector<daemon::HistoryView>& entries, cons
         if (!is_end && !entry.code.empty()) {
             what += " (" + printable(entry.code) + ")";
         }
+        for (const std::string& code : entry.allow) {
+            what += ", allowing " + printable(code);
+        }
         std::string who;
         if (entry.by) {
             who = entry.by->user.empty() ? "uid " + std::to_string(entry.by->uid)

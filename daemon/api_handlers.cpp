@@ -279,6 +279,7 @@ awaitable<ApiReply> ApiHandlers::answer(PostRun /*route*/, const ApiRequest& req
     parsed->request_id = key.empty() ? parsed->request_id : key;
     HistoryView entry = make_entry(HistoryAction::run_requested, request);
     entry.message = describe(*parsed);
+    entry.allow = parsed->allow;
     entry.to = parsed->to;
     auto started = co_await runs_.start(std::move(*parsed), request.uid);
     if (const auto* problem = std::get_if<Problem>(&started)) {

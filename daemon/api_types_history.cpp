@@ -61,6 +61,9 @@ json to_json(const HistoryView& value) {
         {"to", value.to},
         {"pause_ms", value.pause_ms ? json(*value.pause_ms) : json(nullptr)},
     };
+    if (!value.allow.empty()) {
+        document["allow"] = value.allow;
+    }
     if (value.by) {
         document["by"] = {{"uid", value.by->uid}, {"user", value.by->user}, {"pid", value.by->pid}};
     }
@@ -88,6 +91,12 @@ HistoryView history_from_json(const json& value) {
     entry.to = text(value, "to");
     if (const json& pause = member(value, "pause_ms"); pause.is_number()) {
         entry.pause_ms = pause.get<double>();
+    }
+    const json& allow = member(value, "allow");
+    for (const json& code : allow.is_array() ? allow : json::array()) {
+        if (code.is_string()) {
+            entry.allow.push_back(code.get<std::string>());
+        }
     }
     return entry;
 }

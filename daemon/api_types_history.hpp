@@ -64,6 +64,7 @@ struct HistoryView {
     std::string from;               ///< vm_ended: version before
     std::string to;                 ///< vm_ended: version after, or the release that was wanted
     std::optional<double> pause_ms; ///< vm_ended: for which the guest stood still
+    std::vector<std::string> allow; ///< run_requested: refusals that were overruled
 };
 
 nlohmann::json to_json(const HistoryView& value);

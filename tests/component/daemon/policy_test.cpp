@@ -6,6 +6,7 @@
 #include "tests/support/catch.hpp"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -134,6 +135,70 @@ TEST_CASE("no upgrade begins outside the window of its VM", "[daemon][policy]") 
     CHECK(check.out.find(window(120min, 180min)) != std::string::npos);
     // a rehearsal pauses the guest too
     CHECK(host.ctl({"rehearse", "--yes", "vm0", "--to", "new"}).status == 6);
+}
+
+TEST_CASE(
+    "what may be overruled is refused by name, goes by its word, and is recorded",
+    "[daemon][policy]"
+) {
+    struct Check {
+        std::string option;
+        std::string code;
+        std::string config;
+        std::string sections;
+    };
+    const std::vector<Check> checks{
+        {"--allow-outside-window",
+         "outside_window",
+         "",
+         "[[policy]]\nvms = [\"*\"]\nwindow = [\"" + window(120min, 180min) + "\"]\n"},
+        {"--allow-untested", "untested", "selftest = \"require\"", ""},
+    };
+    for (const Check& check : checks) {
+        INFO(check.option);
+        Host host(1);
+        host.extra_config = check.config;
+        host.extra_sections = check.sections;
+        host.serve();
+        REQUIRE(host.start_daemon());
+        // an option that is not in the table above has no test
+        const Ran help = host.shell(
+            Host::ctl_program() +
+            " upgrade --help | grep -o -- '--allow-[a-z-]*' | sort | tr '\\n' ' '"
+        );
+        CHECK(help.out == "--allow-outside-window --allow-untested ");
+        const Ran refused = host.ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new"});
+        INFO(refused.err << refused.out << host.daemon_log());
+        CHECK(refused.status == 6);
+        const json vm = vm_of(json::parse(refused.out), "vm0");
+        CHECK(vm.at("outcome") == "refused");
+        CHECK(vm.at("code") == check.code);
+        CHECK(vm.dump().find(check.option) != std::string::npos); // it says what would overrule it
+        CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 0));
+        // the word of another check does not help
+        const std::string other = checks[&check == &checks.front() ? 1 : 0].option;
+        CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new", other}).status == 6);
+        CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 0));
+        const Ran allowed =
+            host.ctl({"--json", "upgrade", "--yes", "vm0", "--to", "new", check.option});
+        INFO(allowed.err << allowed.out);
+        REQUIRE(allowed.status == 0);
+        const json run = json::parse(allowed.out);
+        CHECK(vm_of(run, "vm0").at("outcome") == "upgraded");
+        CHECK(run.at("request").at("allow") == json::array({check.code}));
+        const json asked = json::parse(host.ctl({"--json", "history"}).out).at("history");
+        const auto entry = std::find_if(asked.begin(), asked.end(), [&run](const json& each) {
+            return each.at("action") == "run_requested" && each.at("run") == run.at("id");
+        });
+        REQUIRE(entry != asked.end());
+        CHECK(entry->at("message") == "upgrade of vm0 to new, allowing " + check.code);
+        CHECK(entry->at("allow") == json::array({check.code}));
+        CHECK(entry->at("by").at("uid") == ::getuid());
+        // and so after a restart
+        host.kill_daemon();
+        REQUIRE(host.start_daemon());
+        CHECK(host.ctl({"history"}).out.find("allowing " + check.code) != std::string::npos);
+    }
 }
 
 TEST_CASE("VMs that have no room together are upgraded one after another", "[daemon][memory]") {
