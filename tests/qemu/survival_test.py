@@ -88,9 +88,16 @@ def said_before():
     said = {}
     for line in PAGE.read_text().splitlines():
         cells = line.strip("|").split(" | ")
-        if len(cells) == 2 + len(COLUMNS):
+        if len(cells) == 3 + len(COLUMNS):  # the thing, what survives, the results, the mark
             said.update({(cells[0].strip(), column.title): cell.strip() for column, cell in zip(COLUMNS, cells[2:])})
     return said
+
+
+class Marks(unittest.TestCase):
+    def test_every_row_of_the_page_says_whether_it_was_verified_on_kvm_hardware(self):
+        lines = PAGE.read_text().splitlines()
+        marks = {thing: line.strip("| ").split(" | ")[-1] for thing, _ in said_before() if thing != "thing" for line in lines if line.startswith(f"| {thing} | ")}
+        self.assertEqual(marks, {row.thing: "verified" if row.kvm_hardware else "not verified" for row in ROWS})
 
 
 class ZPage(unittest.TestCase):

@@ -74,6 +74,7 @@ class Row:
     guest = "firmware"  # or "linux", or "silent": it stays in what the rows put it in
     net = False  # the VM needs a tap
     id = ""  # how the blocker's id begins, where it is refused
+    kvm_hardware = False  # it was also run with a Linux guest on KVM hardware
 
     def needs(self):
         """Why it cannot be tested on this host, as a sentence; None if it can."""
@@ -326,7 +327,7 @@ def table(rows, results):
         "Made by `tests/qemu/survival_test.py --write` from what it ran; the test fails when this page says something else. Each row is",
         "a test with real parts in `tests/qemu/rows/`, run through qhupd. *pass*: shown to survive. *blocked*: refused by name before the",
         "guest is paused; `blockers.md` says what to do. A rollback is one at the last moment at which the source can go on.",
-        "Nothing here was verified on KVM hardware with Linux guests: the guests are emulated.",
+        "The guests are emulated; the last column says of each row whether it was also verified with Linux guests on KVM hardware.",
         "",
     ]
     area = None
@@ -334,9 +335,10 @@ def table(rows, results):
         if row.area != area:
             area = row.area
             lines += ["", f"## {area}", ""] if lines[-1] else [f"## {area}", ""]
-            lines += [f"| thing | what survives | {' | '.join(c.title for c in COLUMNS)} |", "|---|---|" + "---|" * len(COLUMNS)]
+            lines += [f"| thing | what survives | {' | '.join(c.title for c in COLUMNS)} | KVM hardware |", "|---|---|" + "---|" * (len(COLUMNS) + 1)]
         cells = [results.get((row.thing, column.title), "not run") for column in COLUMNS]
-        lines.append(f"| {row.thing} | {row.means or '–'} | {' | '.join(cells)} |")
+        mark = "verified" if row.kvm_hardware else "not verified"
+        lines.append(f"| {row.thing} | {row.means or '–'} | {' | '.join(cells)} | {mark} |")
     return "\n".join(lines) + "\n"
 
 
