@@ -19,6 +19,7 @@
 #include <boost/beast/http/write.hpp>
 
 #include <grp.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -88,6 +89,14 @@ Result<std::optional<gid_t>> find_group(const std::string& name) {
     return std::optional<gid_t>(found->gr_gid);
 }
 
+/// Whether who listens at the other end is there. A process that a killed daemon was about to start
+/// has its descriptors for a moment more, and takes connections by that.
+bool is_alive(Protocol::socket& connected) {
+    const auto peer = peer_of(connected.native_handle());
+    return !peer || peer->pid <= 0 || ::kill(static_cast<pid_t>(peer->pid), 0) == 0 ||
+           errno != ESRCH;
+}
+
 /// Removes a socket on which nobody listens any more.
 Result<void> clear_old_socket(const std::string& path) {
     struct stat facts {};
@@ -101,7 +110,7 @@ Result<void> clear_old_socket(const std::string& path) {
     Protocol::socket probe(context);
     error_code error;
     probe.connect(Protocol::endpoint(path), error);
-    if (!error) {
+    if (!error && is_alive(probe)) {
         return make_failure(
             Errc::invalid_argument, "another qhupd listens on " + path + "; one is enough"
         );

@@ -2,6 +2,14 @@
 #include "tests/component/daemon/harness.hpp"
 #include "tests/support/catch.hpp"
 
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstring>
 #include <fstream>
 
 using namespace qhup::test;
@@ -21,7 +29,60 @@ bool has(const std::string& answer, const std::string& text) {
     return answer.find(text) != std::string::npos;
 }
 
+int listen_on(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path.c_str(), path.size());
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
+    const bool is_bound =
+        ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+    return is_bound && ::listen(fd, 5) == 0 ? fd : -1;
+}
+
+/// A process listens and ends; one that it has started has its descriptors still.
+/// @return  the one that is left
+pid_t leave_listener(const std::string& path) {
+    std::array<int, 2> ends{};
+    REQUIRE(::pipe(ends.data()) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        const bool listens = listen_on(path) >= 0;
+        const pid_t heir = listens ? ::fork() : -1;
+        if (heir == 0) {
+            ::pause();
+        }
+        const bool is_told = ::write(ends[1], &heir, sizeof(heir)) == sizeof(heir);
+        ::_exit(is_told ? 0 : 1);
+    }
+    pid_t heir = -1;
+    CHECK(::read(ends[0], &heir, sizeof(heir)) == sizeof(heir));
+    CHECK(::waitpid(child, nullptr, 0) == child);
+    ::close(ends[0]);
+    ::close(ends[1]);
+    REQUIRE(heir > 0);
+    return heir;
+}
+
 } // namespace
+
+TEST_CASE("a socket is left to another daemon that listens on it", "[daemon][api]") {
+    Host host(1);
+    const int fd = listen_on(host.api_socket());
+    REQUIRE(fd >= 0);
+    CHECK_FALSE(host.start_daemon());
+    CHECK(has(host.daemon_log(), "one is enough"));
+    ::close(fd);
+    CHECK(host.start_daemon());
+}
+
+TEST_CASE("a socket is taken from a daemon that was killed", "[daemon][api]") {
+    // also while a process that it had just started has its descriptors
+    Host host(1);
+    const pid_t heir = leave_listener(host.api_socket());
+    CHECK(host.start_daemon());
+    CHECK(has(host.raw_request(get("/healthz")), "200 OK"));
+    ::kill(heir, SIGKILL);
+}
 
 TEST_CASE("the API answers problems with a stable code", "[daemon][api]") {
     Host host(1);
