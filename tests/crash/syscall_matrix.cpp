@@ -269,7 +269,7 @@ void check_afterwards(Host& host, Finding& finding) {
     const bool is_finished = wait_until(
         [&] {
             runs = parse(host.ctl({"--json", "status"}).out);
-            return runs.is_object() &&
+            return runs.is_object() && runs.contains("runs") && // or says why there is no list
                    std::all_of(runs.at("runs").begin(), runs.at("runs").end(), [](const json& run) {
                        return run.at("state") == "finished";
                    });
