@@ -13,11 +13,12 @@ import time
 
 from case import QemuTest, find_qemu, main
 from daemon import Daemon
+from fake_host import Terminal
 from firmware import FirmwareGuest
 from guest import roots_folder
 from pair import assert_runs_on_one, wait_for
 
-ROLLED_BACK, NEEDS_OPERATOR, REFUSED = 4, 5, 6
+NOTHING_TO_DO, ROLLED_BACK, NEEDS_OPERATOR, REFUSED = 2, 4, 5, 6
 LIBRARY = "libpixman-1.so.0"
 
 
@@ -71,6 +72,19 @@ class RevertTest(QemuTest):
         vm.check()
         self.assertEqual(vm.qmp.execute("query-version")["qemu"]["major"], major)
 
+    def assert_plan(self, daemon, vm, what, old, new):
+        """A person is told which VM would go where and how long it would stand still, and says no."""
+        known = len(daemon.json("status")["runs"])
+        with Terminal(daemon.command("revert", what), columns=200) as terminal:
+            terminal.wait_for("Go on?")
+            text = terminal.screen.text()
+            terminal.type("n\n")
+            self.assertEqual(terminal.wait(), NOTHING_TO_DO)
+        self.assertRegex(text, "Revert 1 VM, while they run")
+        self.assertRegex(text, rf"(?m)^ +{vm.name} +{old}\S* +{new}\S* +about [0-9.]+ m?s$")
+        self.assertRegex(text, r"Longest pause to expect: about [0-9.]+ m?s\.")
+        self.assertEqual(len(daemon.json("status")["runs"]), known)
+
     def test_vm_goes_back_to_a_binary_whose_package_is_gone_after_a_restart_of_the_daemon(self):
         package = self.package()
         vm = self.start_from(package, "back")
@@ -84,6 +98,7 @@ class RevertTest(QemuTest):
         listed = daemon.json("list")["vms"][0]
         self.assertTrue(listed["way_back"]["open"], listed)
         self.assertIn("the way back to 7.2", daemon.ctl("list").stdout)
+        self.assert_plan(daemon, vm, vm.name, "10.0", "7.2")
         entry = self.entry(daemon, "revert", "--yes", vm.name)
         self.assertEqual(entry["outcome"], "upgraded", entry)
         self.assert_version(vm, 7)
@@ -93,6 +108,7 @@ class RevertTest(QemuTest):
         self.assertIn(f"{daemon.folder}/state/kept/{first}/lib/{LIBRARY}", maps)
         # and forth again, by the run that brought it back; then as any VM
         run = daemon.json("status")["runs"][0]["id"]
+        self.assert_plan(daemon, vm, run, "7.2", "10.0")
         self.assertEqual(self.entry(daemon, "revert", "--yes", run)["outcome"], "upgraded")
         self.assert_version(vm, 10)
         self.assertEqual(self.entry(daemon, "revert", "--yes", vm.name)["outcome"], "upgraded")
