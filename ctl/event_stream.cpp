@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ctl/event_stream.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <utility>
 
@@ -53,7 +54,7 @@ void EventReader::on_connection() {
     has_data_ = false;
 }
 
-RunFollower::RunFollower(const daemon::RunView& known) : stage_(known.stage) {
+RunFollower::RunFollower(const daemon::RunView& known) : run_(known), stage_(known.stage) {
     for (const daemon::RunVmView& vm : known.vms) {
         vms_[vm.vm] = {vm.phase, vm.outcome};
     }
@@ -64,8 +65,17 @@ RunFollower::News RunFollower::on_event(const daemon::EventView& event) {
     const auto type = daemon::parse_event_type(event.type);
     must_ask_ = must_ask_ || type == daemon::EventType::missed ||
                 type == daemon::EventType::run_resumed || type == daemon::EventType::run_finished;
+    has_gap_ =
+        has_gap_ || type == daemon::EventType::missed || type == daemon::EventType::run_resumed;
+    if (event.of_run) {
+        run_.state = event.of_run->run.state;
+        run_.finished_unix_ms = event.of_run->run.finished_unix_ms;
+        run_.stopped_by = event.of_run->run.stopped_by;
+        run_.stop_reason = event.of_run->run.stop_reason;
+    }
     if (event.stage && event.stage != stage_) {
         stage_ = event.stage;
+        run_.stage = event.stage;
         news.stage = event.stage;
     }
     if (event.upgrade) {
@@ -75,14 +85,34 @@ RunFollower::News RunFollower::on_event(const daemon::EventView& event) {
         if (known.outcome.empty()) {
             known = {event.upgrade->phase, event.upgrade->outcome};
             news.vms.push_back(*event.upgrade);
+            const auto is_it = [&event](const daemon::RunVmView& vm) {
+                return vm.vm == event.upgrade->vm;
+            };
+            std::replace_if(run_.vms.begin(), run_.vms.end(), is_it, *event.upgrade);
         }
     }
     return news;
 }
 
+std::optional<daemon::RunView> RunFollower::told_end() const {
+    const bool is_known =
+        !has_gap_ && !run_.vms.empty() &&
+        std::none_of(run_.vms.begin(), run_.vms.end(), [](const daemon::RunVmView& vm) {
+            return vm.outcome.empty();
+        });
+    if (!is_known) {
+        return std::nullopt;
+    }
+    daemon::RunView ended = run_;
+    ended.state = "finished";
+    return ended;
+}
+
 RunFollower::News RunFollower::on_run(const daemon::RunView& run) {
     News news;
     must_ask_ = false;
+    has_gap_ = false;
+    run_ = run;
     if (run.stage && run.stage != stage_) {
         news.stage = run.stage;
     }

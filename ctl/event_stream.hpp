@@ -54,15 +54,21 @@ public:
     /// or it has ended. Until on_run().
     bool must_ask() const noexcept { return must_ask_; }
 
+    /// The run as it ended, if events alone have told what became of each of its VMs: for when the
+    /// daemon that could be asked has gone.
+    std::optional<daemon::RunView> told_end() const;
+
 private:
     struct Known {
         std::string phase;
         std::string outcome;
     };
 
+    daemon::RunView run_; ///< as far as it is known
     std::map<std::string, Known, std::less<>> vms_;
     std::optional<daemon::StageView> stage_;
     bool must_ask_ = false;
+    bool has_gap_ = false; ///< events were missed since the run was asked for
 };
 
 } // namespace qhup::ctl

@@ -159,7 +159,7 @@ private:
         if (reply.has_error()) {
             on_failure(reply.error());
         } else if (reply->status == kUnavailable || reply->status == kOk) {
-            is_lost_ = true; // it is stopping, or this reader was too slow
+            on_loss(); // it is stopping, or this reader was too slow
         } else {
             has_stream_ = false;
         }
@@ -196,13 +196,22 @@ private:
         if (is_code(failure, Errc::not_permitted)) {
             end_with(report(options_, failure));
         } else if (!is_code(failure, Errc::detached)) {
-            is_lost_ = true;
+            on_loss();
+        }
+    }
+
+    /// Nobody can be asked now. What events have told may be all.
+    void on_loss() {
+        is_lost_ = true;
+        if (auto ended = follower_.told_end()) {
+            run_ = std::move(*ended);
+            body_ = daemon::to_json(run_);
         }
     }
 
     void on_refusal(const Reply& reply) {
         if (reply.status == kUnavailable) {
-            is_lost_ = true;
+            on_loss();
             return;
         }
         end_with(report(options_, reply));

@@ -207,7 +207,7 @@ class Commands(unittest.TestCase):
                 ended = next(event for event in told if event["type"] == "upgrade_ended")
                 self.assertEqual((ended["run"], ended["vm"]), (first["run"], "vm0"))
                 table, words = upgrade.communicate(timeout=20)
-                self.assertRegex(table, r"(?m)^vm0 +7\.2\.22 +new +(upgraded|rolled back)")
+                self.assertRegex(table, r"(?m)^vm0 +7\.2\.22 +(10\.0\.13 +upgraded|new +rolled back)")
                 self.assertIn("waiting for qhupd to come back", words)
                 self.assertEqual(upgrade.returncode, {"upgraded": 0, "rolled_back": 4}[ended["upgrade"]["outcome"]])
                 host.daemon.kill()

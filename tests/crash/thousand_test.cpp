@@ -241,6 +241,9 @@ TEST_CASE("a thousand VMs are upgraded, also by a daemon that dies half-way", "[
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     CHECK(memory < 200U << 10U);
 #endif
-    CHECK(host.stop_daemon() == 0);
+    const int stopped = host.stop_daemon();
+    const std::string log = host.daemon_log();
+    INFO(log.substr(log.size() - std::min<std::size_t>(log.size(), 3000)));
+    CHECK(stopped == 0);
     check_start(host, "READY with a journal of 2000 upgrades");
 }

@@ -108,3 +108,25 @@ TEST_CASE("a follower asks where events do not say everything", "[ctl][events]")
         CHECK_FALSE(follower.must_ask());
     }
 }
+
+TEST_CASE("events alone tell how a run ended, if none was missed", "[ctl][events]") {
+    RunFollower follower(run_with(vm_in("queued")));
+    daemon::EventView ended = event_of(daemon::EventType::upgrade_ended);
+    ended.upgrade = vm_in("upgraded", "upgraded");
+    CHECK_FALSE(follower.told_end().has_value());
+    (void)follower.on_event(ended);
+    REQUIRE(follower.told_end().has_value());
+    CHECK(follower.told_end()->state == "finished");
+    CHECK(follower.told_end()->vms.front().outcome == "upgraded");
+
+    daemon::EventView finished = event_of(daemon::EventType::run_finished);
+    finished.of_run = daemon::RunSummaryView{};
+    finished.of_run->run.stopped_by = "shutdown";
+    (void)follower.on_event(finished);
+    CHECK(follower.told_end()->stopped_by == "shutdown");
+
+    (void)follower.on_event(event_of(daemon::EventType::missed));
+    CHECK_FALSE(follower.told_end().has_value());
+    (void)follower.on_run(run_with(vm_in("upgraded", "upgraded")));
+    CHECK(follower.told_end().has_value());
+}
