@@ -210,7 +210,8 @@ awaitable<void> send_stream(Stream& stream, ApiReply reply) {
     const auto [head_error, head_size] =
         co_await http::async_write_header(stream, serializer, use_result);
     (void)head_size;
-    bool is_over = static_cast<bool>(head_error);
+    bool is_gone = static_cast<bool>(head_error);
+    bool is_over = is_gone;
     while (!is_over) {
         const StreamPart part = co_await reply.stream();
         stream.expires_after(kStreamWriteTime);
@@ -218,11 +219,16 @@ awaitable<void> send_stream(Stream& stream, ApiReply reply) {
         const auto [error, size] = co_await asio::async_write(stream, chunk, use_result);
         (void)size;
         const bool is_stopped = co_await was_cancelled();
-        is_over = error || part.is_end || is_stopped;
+        is_gone = static_cast<bool>(error);
+        is_over = is_gone || part.is_end || is_stopped;
     }
-    stream.expires_after(kWriteTime);
-    const auto last = http::make_chunk_last();
-    (void)co_await asio::async_write(stream, last, use_result);
+    // why: Asio does not try a write after one that failed, but waits for the socket to become
+    // writable; if it has waited for that before, the kernel does not say it again.
+    if (!is_gone) {
+        stream.expires_after(kWriteTime);
+        const auto last = http::make_chunk_last();
+        (void)co_await asio::async_write(stream, last, use_result);
+    }
 }
 
 /// What to say when reading the request failed; nothing if the client just went away.

@@ -24,7 +24,6 @@
 #include <spdlog/sinks/base_sink.h>
 
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -44,8 +43,6 @@ namespace {
 constexpr int kConfigurationError = 78; // EX_CONFIG of sysexits.h
 constexpr int kFailure = 1;
 constexpr std::chrono::milliseconds kLastWords{200}; // followers get the last events
-constexpr std::chrono::seconds kGoodbye{3};          // for connections, when all else has ended
-constexpr std::chrono::milliseconds kLook{10};
 
 #ifdef QHUP_TEST_THREADS
 constexpr int kThreads = QHUP_TEST_THREADS; // proves that strands protect us, not luck
@@ -205,19 +202,7 @@ private:
         co_await runs_.close_journal();
         ignore(co_await sleep_until(Deadline::in(kLastWords)), "a pause");
         service_.request_stop();
-        const Deadline patience = Deadline::in(kGoodbye);
-        while (service_.size() > 0 && !patience.is_over()) {
-            ignore(co_await sleep_until(Deadline::in(kLook)), "a pause");
-        }
-        if (service_.size() > 0) {
-            // why: upgrades have ended and the journal is closed, so nothing is left but clients,
-            // and a stop must not wait for them (docs/known-defects.md).
-            log().warn(
-                "connections of {} clients do not end; stopping without them", service_.size()
-            );
-            log().flush();
-            ::_exit(status_);
-        }
+        co_await service_.join();
         signals_.cancel();
     }
 

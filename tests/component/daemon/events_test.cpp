@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -260,4 +261,31 @@ TEST_CASE(
         }
         expected = id + 1;
     }
+}
+
+TEST_CASE("a follower who read slowly and went delays no stop", "[daemon][events]") {
+    Host host(40);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    {
+        // given one for whom the daemon had to wait
+        // whom nothing is told at the stop
+        Follower slow(host, "?after=0&type=upgrade_phase&type=upgrade_ended&type=run_finished");
+        CHECK_FALSE(slow.next("hello").is_null());
+        std::string run;
+        for (int i = 0; i < 12; ++i) {
+            const Ran ran =
+                host.ctl({"--json", "upgrade", "--all", "--to", "new", "--dry-run", "--yes"});
+            REQUIRE(ran.status == 0);
+            run = json::parse(ran.out).at("id").get<std::string>();
+        }
+        json last;
+        do {
+            last = slow.next("run_finished");
+        } while (last.is_object() && last.at("run") != run);
+        REQUIRE(last.is_object());
+    } // when it goes, then the daemon notices it when it ends
+    const auto began = std::chrono::steady_clock::now();
+    CHECK(host.stop_daemon() == 0);
+    CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(5));
 }
