@@ -256,13 +256,26 @@ struct QmpVmPort::State {
         co_return view;
     }
 
+    /// A target closes its control socket some seconds after its source has gone. By then it has
+    /// the main QMP, and says there which upgrade it is from.
+    awaitable<Observation> observe_target_by_main(Deadline deadline) {
+        if (main.path.empty() || source_pid == 0) {
+            co_return make_absent();
+        }
+        Observation view = co_await observe(main, deadline);
+        const bool is_other = view.answers() && (view.facts.upgrade != config.upgrade ||
+                                                 view.facts.claimed_pid == source_pid);
+        co_return is_other ? make_absent() : std::move(view);
+    }
+
     Strand strand;
     QmpVmPortConfig config;
     Server main;
     Server source;
     Server target;
     ProcessFacts process;
-    pid_t source_pid = 0; // as the source says; 0 until it was asked
+    pid_t source_pid = 0;          // as the source says; 0 until it was asked
+    bool is_source_absent = false; // at the last look
 };
 
 QmpVmPort::QmpVmPort(Strand strand, QmpVmPortConfig config)
@@ -292,12 +305,17 @@ awaitable<Observation> QmpVmPort::observe_source(Deadline deadline) {
     if (view.answers() && state->source_pid == 0) {
         state->source_pid = view.facts.claimed_pid;
     }
+    state->is_source_absent = view.presence == Presence::absent;
     co_return view;
 }
 
 awaitable<Observation> QmpVmPort::observe_target(Deadline deadline) {
     const std::shared_ptr<State> state = state_;
-    co_return co_await state->observe(state->target, deadline);
+    Observation view = co_await state->observe(state->target, deadline);
+    if (view.presence == Presence::absent && state->is_source_absent) {
+        view = co_await state->observe_target_by_main(deadline);
+    }
+    co_return view;
 }
 
 ProcessFacts QmpVmPort::source_process() const {

@@ -449,7 +449,14 @@ awaitable<Result<void>> freeze_and_load(StepContext& context) {
     if (frozen.has_error()) {
         co_return frozen;
     }
-    co_return co_await context.port.load(context.deadline);
+    Result<void> loaded = co_await context.port.load(context.deadline);
+    if (loaded.has_error() && loaded.error().code == make_error_code(Errc::vm_gone)) {
+        // why: only the source is known to be gone; with the whole state the target runs the guest.
+        Failure alone = make_explained(Errc::lost_contact);
+        add_also(alone, loaded.error());
+        co_return alone;
+    }
+    co_return loaded;
 }
 
 /// Why a rehearsal did not get to its end, in the words of an upgrade that would have failed so.
@@ -740,6 +747,8 @@ awaitable<StepResult> undo_pair(StepContext& context) {
         if (context.deadline.is_over() && has_guest_back(view.source)) {
             if (context.report.failure) {
                 add_also(*context.report.failure, make_target_remains(view));
+            } else if (context.report.phase == Phase::ending_rehearsal) {
+                context.report.warnings.push_back(make_target_remains(view).message);
             } else {
                 context.report.failure = make_target_remains(view);
             }

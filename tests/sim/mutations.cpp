@@ -30,6 +30,7 @@ constexpr std::array kRows{
     MutationRow{Mutation::gone_pair_is_judged_by_old_look, "gone_pair_is_judged_by_old_look"},
     MutationRow{Mutation::source_runs_before_the_word, "source_runs_before_the_word"},
     MutationRow{Mutation::source_ignores_ran, "source_ignores_ran"},
+    MutationRow{Mutation::lone_target_is_overlooked, "lone_target_is_overlooked"},
 };
 
 Mutation g_mutation = Mutation::none;

@@ -33,6 +33,7 @@ enum class Mutation : std::uint8_t {
     gone_pair_is_judged_by_old_look, ///< what a VM was before its pair was gone
     source_runs_before_the_word,     ///< QEMU: see Break
     source_ignores_ran,              ///< QEMU: see Break
+    lone_target_is_overlooked,       ///< who has the main monitor of a VM whose pair is gone
 };
 
 struct MutationRow {

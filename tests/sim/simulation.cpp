@@ -83,26 +83,21 @@ public:
     ~SimPort() override { world_.disconnect(); }
 
     awaitable<Observation> observe_source(Deadline deadline) override {
-        life_->check();
-        if (!world_.is_nobody_there(Server::source)) {
-            co_return co_await look(Server::source, deadline);
-        }
-        if (!has_main_) {
-            co_return Observation{Presence::absent, {}, std::nullopt};
-        }
-        const Observation other = co_await look(Server::target, deadline);
-        if (other.is(PairState::running) || other.is(PairState::none)) {
-            co_return Observation{Presence::absent, {}, std::nullopt};
-        }
-        Observation view = co_await look(Server::main, deadline);
-        if (view.answers() && view.facts.claimed_pid != world_.source_facts.claimed_pid) {
-            view = Observation{Presence::absent, {}, std::nullopt};
-        }
+        Observation view = co_await look_at_source(deadline);
+        is_source_absent_ = view.presence == Presence::absent;
         co_return view;
     }
 
     awaitable<Observation> observe_target(Deadline deadline) override {
-        co_return co_await look(Server::target, deadline);
+        Observation view = co_await look(Server::target, deadline);
+        const bool looks_on = mutation() != Mutation::lone_target_is_overlooked;
+        if (looks_on && has_main_ && is_source_absent_ && view.presence == Presence::absent) {
+            view = co_await look(Server::main, deadline);
+            if (view.answers() && view.facts.claimed_pid == world_.source_facts.claimed_pid) {
+                view = Observation{Presence::absent, {}, std::nullopt};
+            }
+        }
+        co_return view;
     }
 
     ProcessFacts source_process() const override { return {}; }
@@ -160,6 +155,25 @@ public:
     std::string broken; ///< the first effect that came before its intent
 
 private:
+    awaitable<Observation> look_at_source(Deadline deadline) {
+        life_->check();
+        if (!world_.is_nobody_there(Server::source)) {
+            co_return co_await look(Server::source, deadline);
+        }
+        if (!has_main_) {
+            co_return Observation{Presence::absent, {}, std::nullopt};
+        }
+        const Observation other = co_await look(Server::target, deadline);
+        if (other.is(PairState::running) || other.is(PairState::none)) {
+            co_return Observation{Presence::absent, {}, std::nullopt};
+        }
+        Observation view = co_await look(Server::main, deadline);
+        if (view.answers() && view.facts.claimed_pid != world_.source_facts.claimed_pid) {
+            view = Observation{Presence::absent, {}, std::nullopt};
+        }
+        co_return view;
+    }
+
     awaitable<Result<void>> command(Server server, Call values, Deadline deadline) {
         const CallPtr call = std::make_shared<Call>(std::move(values));
         const Result<void> asked = co_await ask(server, call, deadline);
@@ -195,6 +209,7 @@ private:
     World& world_;
     LifePtr life_;
     bool has_main_;
+    bool is_source_absent_ = false; ///< at the last look
 };
 
 /// A binary as the store would pin it; nobody reads it.

@@ -181,7 +181,7 @@ World::Menu World::menu() const {
         }
     }
     if (can_act(target_)) {
-        if (!target_.inbox.empty() && target_.listens) {
+        if (!target_.inbox.empty() && (target_.listens || target_.vcpus)) {
             menu.add(Act::target_serves);
         }
         if (may_go_on()) {

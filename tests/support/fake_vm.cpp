@@ -572,6 +572,10 @@ void FakeVm::kill_source() {
     set_state(FakeSide::source, "none");
 }
 
+void FakeVm::close_control() {
+    world_.close(FakeSide::source);
+}
+
 void FakeVm::set_state(FakeSide side, const std::string& state) {
     std::optional<Process>& process = side == FakeSide::target ? target_ : source_;
     process->state = state;

@@ -123,6 +123,8 @@ public:
     void pause_guest();
     /// The source is killed from outside. A standby dies with it; a loaded target takes over.
     void kill_source();
+    /// The control socket of the process that runs the VM alone closes, as it does after a while.
+    void close_control();
 
     /// Names of the processes that run the guest now: "source", "target", both (a bug) or none.
     [[nodiscard]] std::vector<std::string> running_sides() const;

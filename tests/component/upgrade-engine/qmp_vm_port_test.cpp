@@ -439,6 +439,22 @@ TEST_CASE(
     CHECK(vm.version() == "10.0.13");
 }
 
+TEST_CASE(
+    "a target that has been alone for long is found by its main monitor", "[upgrade][qmp_vm_port]"
+) {
+    Vm vm;
+    const auto report = vm.upgrade([&](const UpgradeReport& so_far) {
+        if (so_far.phase == Phase::verify) {
+            vm.qemu.with_vm([](FakeVm& fake) {
+                fake.kill_source();
+                fake.close_control();
+            });
+        }
+    });
+    CHECK(word(report) == "upgraded");
+    CHECK(vm.version() == "10.0.13");
+}
+
 TEST_CASE("a daemon that restarts finds the pair and finishes it", "[upgrade][qmp_vm_port]") {
     struct Row {
         Phase died_in;
