@@ -324,23 +324,45 @@ std::string render_selftest_begin(const daemon::SelftestView& selftest) {
            " to " + or_dash(selftest.to) + " …\n";
 }
 
+namespace {
+
+/// "huge pages" for huge_pages
+std::string name_of(const daemon::TriedView& tried) {
+    std::string name = tried.name == "kvm" ? "KVM" : printable(tried.name);
+    std::replace(name.begin(), name.end(), '_', ' ');
+    return name;
+}
+
+std::string render_tried(const std::vector<daemon::TriedView>& tried) {
+    std::vector<Row> rows;
+    for (const daemon::TriedView& each : tried) {
+        const std::string users = each.used || each.vms == 0
+                                      ? ""
+                                      : "; " + count_of(each.vms, "VM") + " of this host " +
+                                            (each.vms == 1 ? "uses it" : "use it");
+        rows.push_back(
+            {"  " + name_of(each),
+             (each.used ? "tried: " : "not tried: ") + printable(each.text) + users}
+        );
+    }
+    return rows.empty() ? std::string() : render_table(rows);
+}
+
+} // namespace
+
 std::string render_selftest(const daemon::SelftestView& selftest, const Style& style) {
-    std::string host = "kernel " + or_dash(selftest.kernel);
-    host += selftest.accelerator.empty() ? "" : ", " + printable(selftest.accelerator);
-    host += selftest.hugepages ? ", huge pages" : ", no huge pages";
-    host += selftest.confinement.empty() ? "" : ", confined as " + printable(selftest.confinement);
     std::string text = "Selftest " + or_dash(selftest.id) + " from " + or_dash(selftest.from) +
                        " to " + or_dash(selftest.to) + " " +
-                       (selftest.passed ? style.good("passed") : style.bad("failed")) + " (" +
-                       host + ")";
+                       (selftest.passed ? style.good("passed") : style.bad("failed")) +
+                       " (kernel " + or_dash(selftest.kernel) + ")";
     if (!selftest.passed) {
         return text + ": " + sentence(selftest.message) + "\n  " + sentence(selftest.next_step) +
-               "\n";
+               "\n" + render_tried(selftest.tried);
     }
     text += ": " + count_of(selftest.guests, "guest") + " counted to " +
             std::to_string(selftest.counted) + " without a gap";
     text += selftest.pause_ms ? ", longest pause " + format_milliseconds(*selftest.pause_ms) : "";
-    return text + ".\n";
+    return text + ".\n" + render_tried(selftest.tried);
 }
 
 std::string render_warnings(const std::vector<daemon::BlockerView>& warnings) {

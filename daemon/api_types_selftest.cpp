@@ -45,6 +45,10 @@ Result<void> parse_member(const std::string& key, const json& value, SelftestReq
 
 } // namespace
 
+json to_json(const TriedView& value) {
+    return {{"name", value.name}, {"used", value.used}, {"text", value.text}, {"vms", value.vms}};
+}
+
 json to_json(const SelftestRequest& value) {
     json request = {{"to", value.to}, {"guests", value.guests}};
     if (!value.from.empty()) {
@@ -54,6 +58,10 @@ json to_json(const SelftestRequest& value) {
 }
 
 json to_json(const SelftestView& value) {
+    json tried = json::array();
+    for (const TriedView& each : value.tried) {
+        tried.push_back(to_json(each));
+    }
     return {
         {"id", value.id},
         {"state", value.state},
@@ -70,6 +78,7 @@ json to_json(const SelftestView& value) {
         {"accelerator", value.accelerator},
         {"hugepages", value.hugepages},
         {"confinement", value.confinement},
+        {"tried", std::move(tried)},
         {"counted", value.counted},
         {"pause_ms", value.pause_ms ? json(*value.pause_ms) : json(nullptr)},
         {"started_unix_ms", value.started_unix_ms},
@@ -88,6 +97,16 @@ json to_json(const std::vector<SelftestView>& value) {
 
 SelftestView selftest_from_json(const json& value) {
     const json& pause = member(value, "pause_ms");
+    const json& list = member(value, "tried");
+    std::vector<TriedView> tried;
+    for (const json& each : list.is_array() ? list : json::array()) {
+        tried.push_back(
+            {.name = text(each, "name"),
+             .used = flag(each, "used"),
+             .text = text(each, "text"),
+             .vms = integer<std::uint32_t>(each, "vms")}
+        );
+    }
     return {
         .id = text(value, "id"),
         .state = text(value, "state"),
@@ -104,6 +123,7 @@ SelftestView selftest_from_json(const json& value) {
         .accelerator = text(value, "accelerator"),
         .hugepages = flag(value, "hugepages"),
         .confinement = text(value, "confinement"),
+        .tried = std::move(tried),
         .counted = integer<std::uint64_t>(value, "counted"),
         .pause_ms = pause.is_number() ? std::optional(pause.get<double>()) : std::nullopt,
         .started_unix_ms = integer<std::int64_t>(value, "started_unix_ms"),

@@ -24,6 +24,16 @@ struct SelftestRequest {
     bool operator==(const SelftestRequest&) const = default;
 };
 
+/// Something of the host that VMs use, and whether the guests of a selftest did.
+struct TriedView {
+    std::string name;      ///< "kvm", "huge_pages", "vhost", "security_module", "libvirt_profile"
+    bool used = false;     ///< each guest was seen to use it, before and after its upgrade
+    std::string text;      ///< what was seen, or why it was not used; a sentence without stop
+    std::uint32_t vms = 0; ///< VMs of this host that used it when the selftest began
+
+    bool operator==(const TriedView&) const = default;
+};
+
 /// One selftest: throwaway guests of this host that were upgraded.
 struct SelftestView {
     std::string id;                 ///< names it in paths
@@ -41,6 +51,7 @@ struct SelftestView {
     std::string accelerator;        ///< "kvm" or "tcg"; "" while it is not known
     bool hugepages = false;         ///< their RAM was in huge pages
     std::string confinement;        ///< label of the security module; "" if there is none
+    std::vector<TriedView> tried;   ///< empty while no guest runs; the last only if libvirt is here
     std::uint64_t counted = 0;      ///< numbers that all guests said, without a gap
     std::optional<double> pause_ms; ///< longest pause
     std::int64_t started_unix_ms = 0;
@@ -50,6 +61,7 @@ struct SelftestView {
     bool operator==(const SelftestView&) const = default;
 };
 
+nlohmann::json to_json(const TriedView& value);
 nlohmann::json to_json(const SelftestRequest& value);
 nlohmann::json to_json(const SelftestView& value);
 /// {"selftests": […]}

@@ -169,8 +169,8 @@ private:
         registry_.set_on_change([this](EventType type, const VmView& vm) {
             events_.publish(make_vm_event(type, vm));
         });
-        runs_.set_is_tested([this](const std::string& from, const std::string& to) {
-            return selftests_.has_passed(from, to);
+        runs_.set_find_selftest([this](const std::string& from, const std::string& to) {
+            return selftests_.find_passed(from, to);
         });
         co_await runs_.start_recovery();
         co_await selftests_.open();

@@ -3,6 +3,7 @@
 
 #include "common/run_program.hpp"
 #include "common/unique_fd.hpp"
+#include "upgrade-engine/vm_facts.hpp"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -33,8 +34,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kSector = 512;
 constexpr off_t kDisk = 1 << 20;
-constexpr std::size_t kMostLog = 600;
-constexpr const char* kHugePages = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+constexpr const char* kHugePages = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
 
 // why: not a stream. Reading a file of /proc can fail, and streams throw then.
 Result<std::string> read_all(const std::string& path) {
@@ -146,30 +146,38 @@ bool is_selftest_guest_running(const std::string& folder) {
     return !find_processes_of(folder).empty();
 }
 
-SelftestUse observe_selftest_guest(pid_t pid) {
-    SelftestUse use;
+HostUse observe_host_use(pid_t pid) {
+    HostUse use;
     const std::string process = "/proc/" + std::to_string(pid);
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(process + "/fd", error)) {
         std::error_code unreadable;
         const fs::path target = fs::read_symlink(entry.path(), unreadable);
         use.has_kvm = use.has_kvm || (!unreadable && target == "anon_inode:kvm-vm");
+        use.has_vhost = use.has_vhost || (!unreadable && target == "/dev/vhost-net");
     }
-    const auto label = read_all(process + "/attr/current");
-    use.confinement = label.has_value() ? *label : std::string();
-    while (!use.confinement.empty() &&
-           (use.confinement.back() == '\n' || use.confinement.back() == '\0')) {
-        use.confinement.pop_back();
+    const auto status = read_all(process + "/status");
+    const auto huge = status.has_value() ? upgrade::find_number(*status, "HugetlbPages:")
+                                         : std::optional<std::uint64_t>();
+    use.huge_kib = huge.value_or(0);
+    const UniqueFd file(::open((process + "/attr/current").c_str(), O_RDONLY | O_CLOEXEC));
+    use.label_error = file.get() < 0 ? errno : 0;
+    std::array<char, 4096> label{};
+    const ssize_t got = file.get() < 0 ? 0 : ::read(file.get(), label.data(), label.size());
+    use.label_error = got < 0 ? errno : use.label_error;
+    use.label.assign(label.data(), got > 0 ? static_cast<std::size_t>(got) : 0);
+    while (!use.label.empty() && (use.label.back() == '\n' || use.label.back() == '\0')) {
+        use.label.pop_back();
     }
     return use;
 }
 
-std::string read_selftest_log(const std::string& folder) {
+std::string read_selftest_log(const std::string& folder, std::size_t most) {
     const auto text = read_all(folder + "/log");
     if (text.has_error()) {
         return {};
     }
-    return text->substr(text->size() - std::min(text->size(), kMostLog));
+    return text->substr(text->size() - std::min(text->size(), most));
 }
 
 void end_selftest_guest(const std::string& folder) {
@@ -188,12 +196,21 @@ std::vector<std::string> find_selftest_guests(const std::string& folder) {
 }
 
 std::size_t free_huge_pages() {
-    const auto text = read_all(kHugePages);
-    std::size_t pages = 0;
-    if (text.has_value()) {
-        (void)std::from_chars(text->data(), text->data() + text->size(), pages);
-    }
-    return pages;
+    const auto read = [](const char* name) {
+        const auto text = read_all(std::string(kHugePages) + name);
+        std::size_t pages = 0;
+        if (text.has_value()) {
+            (void)std::from_chars(text->data(), text->data() + text->size(), pages);
+        }
+        return pages;
+    };
+    const std::size_t free = read("free_hugepages");
+    return free - std::min(free, read("resv_hugepages"));
+}
+
+bool has_libvirt() {
+    std::error_code unreadable;
+    return fs::exists("/run/libvirt/qemu", unreadable);
 }
 
 std::string kernel_release() {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/result.hpp"
+#include "daemon/selftest_judge.hpp"
 
 #include <sys/types.h>
 
@@ -39,15 +40,11 @@ Result<SelftestSaid> read_selftest_guest(const std::string& folder);
 /// Whether a process of the guest is there.
 bool is_selftest_guest_running(const std::string& folder);
 
-/// What a guest's process uses of the host.
-struct SelftestUse {
-    bool has_kvm = false;
-    std::string confinement; ///< label of the security module; "" if there is none
-};
-SelftestUse observe_selftest_guest(pid_t pid);
+/// What a process of QEMU uses of the host; nothing of what cannot be read.
+HostUse observe_host_use(pid_t pid);
 
 /// Last lines of what QEMU, and who started it, printed; "" for none.
-std::string read_selftest_log(const std::string& folder);
+std::string read_selftest_log(const std::string& folder, std::size_t most = 600);
 
 /// Ends every process that has the folder in its command line, and removes the folder.
 void end_selftest_guest(const std::string& folder);
@@ -55,8 +52,11 @@ void end_selftest_guest(const std::string& folder);
 /// Folders below this one, each of a guest.
 std::vector<std::string> find_selftest_guests(const std::string& folder);
 
-/// Free huge pages of 2 MiB on this host.
+/// Huge pages of 2 MiB on this host that are neither used nor reserved.
 std::size_t free_huge_pages();
+
+/// Whether libvirt is on this host.
+bool has_libvirt();
 
 /// Release of the running kernel.
 std::string kernel_release();

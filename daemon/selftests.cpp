@@ -23,10 +23,13 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kLook{100};        // between two looks at a guest or a run
-constexpr milliseconds kPatience{30'000}; // with a guest that starts, or shall count on
+constexpr milliseconds kPatience{60'000}; // with a guest's QMP socket
 constexpr std::uint64_t kNumbersBefore = 5;
 constexpr std::uint64_t kNumbersAfter = 20;
 constexpr std::size_t kMostKept = 200;
+constexpr std::size_t kMostLog = 16'384;
+// why: a process that becomes another program has no command line for a moment.
+constexpr int kLooksUntilGone = 3;
 constexpr std::uint64_t kUnwritten = 1; // numbers that are said and not on the disk yet
 
 std::string folder_of_guests(const Config& config) {
@@ -104,8 +107,11 @@ std::optional<SelftestView> Selftests::find(const std::string& id) const {
     return std::nullopt;
 }
 
-bool Selftests::has_passed(const std::string& from_build_id, const std::string& to_build_id) const {
-    return daemon::has_passed(finished_, from_build_id, to_build_id, kernel_);
+std::optional<SelftestView>
+Selftests::find_passed(const std::string& from_build_id, const std::string& to_build_id) const {
+    const SelftestView* const found =
+        daemon::find_passed(finished_, from_build_id, to_build_id, kernel_);
+    return found != nullptr ? std::optional(*found) : std::nullopt;
 }
 
 /// The release that the VMs of this host run, if it is one; else the only other one.
@@ -276,30 +282,26 @@ awaitable<std::string> Selftests::work(TestPtr test) {
 
 awaitable<std::string> Selftests::start_guests(TestPtr test) {
     constexpr std::size_t kHugePageMib = 2;
+    HostLimits& limits = test->limits;
+    co_await look_at_vms(test);
+    auto trying = try_vhost(test);
+    limits.vhost = co_await std::move(trying);
+    if (co_await was_cancelled()) {
+        co_return "qhupd was stopped";
+    }
     auto count = [] { return free_huge_pages(); };
-    const std::size_t pages = co_await blocking(disk_, std::move(count));
-    test->view.hugepages = pages >= test->guests.size() * (kSelftestGuestMib / kHugePageMib);
+    limits.huge_pages = co_await blocking(disk_, std::move(count));
+    limits.wanted_pages = test->guests.size() * (kSelftestGuestMib / kHugePageMib);
+    const bool has_hugepages = limits.huge_pages >= limits.wanted_pages;
     for (const Guest& guest : test->guests) {
         const auto arguments =
-            selftest_arguments(test->binary, guest.name, guest.folder, test->view.hugepages);
-        auto begin = [guest, arguments]() -> Result<void> {
-            auto made = make_selftest_folder(guest.folder);
-            if (made.has_error()) {
-                return made;
-            }
-            auto begun = start_selftest_guest(
-                selftest_command(arguments, guest.name, guest.folder, upgrade::has_systemd())
-            );
-            if (begun.has_error()) {
-                Failure failure = begun.error();
-                failure.peer_text += read_selftest_log(guest.folder);
-                return failure;
-            }
-            return begun;
-        };
-        const Result<void> begun = co_await blocking(disk_, std::move(begin));
-        if (begun.has_error()) {
-            co_return "guest " + guest.name + " was not started: " + to_text(begun.error());
+            selftest_arguments(test->binary, guest.name, guest.folder, has_hugepages);
+        auto beginning = begin_guest(
+            guest, selftest_command(arguments, guest.name, guest.folder, upgrade::has_systemd())
+        );
+        const std::string problem = co_await std::move(beginning);
+        if (!problem.empty()) {
+            co_return "guest " + guest.name + " was not started: " + problem;
         }
     }
     for (const Guest& guest : test->guests) {
@@ -309,25 +311,118 @@ awaitable<std::string> Selftests::start_guests(TestPtr test) {
             co_return problem;
         }
     }
-    const Deadline deadline = Deadline::in(kPatience);
+    auto read = [folder = test->guests.front().folder] {
+        return read_selftest_log(folder, kMostLog);
+    };
+    limits.log = co_await blocking(disk_, std::move(read));
     for (const Guest& guest : test->guests) {
-        auto seen = registry_.find(guest.name);
-        bool is_stopped = false;
-        while ((!seen || !seen->reachable) && !is_stopped && !deadline.is_over()) {
-            co_await registry_.refresh();
-            seen = registry_.find(guest.name);
-            const auto slept = co_await sleep_until(Deadline::in(kLook));
-            is_stopped = slept.has_error();
+        auto waiting = wait_until_it_answers(guest);
+        std::string problem = co_await std::move(waiting);
+        if (!problem.empty()) {
+            co_return problem;
         }
-        if (!seen || !seen->reachable) {
-            co_return "guest " + guest.name + " did not answer at its QMP socket";
-        }
-        auto look = [pid = static_cast<pid_t>(seen->pid)] { return observe_selftest_guest(pid); };
-        const SelftestUse use = co_await blocking(disk_, std::move(look));
-        test->view.accelerator = use.has_kvm ? "kvm" : "tcg";
-        test->view.confinement = use.confinement;
+        co_await look_at_guest(test, guest);
     }
+    test->view.confinement = test->seen.back().label;
     co_return std::string();
+}
+
+/// What the VMs of this host use, so that the result can say what of it was not tried.
+awaitable<void> Selftests::look_at_vms(TestPtr test) {
+    auto look = [] { return has_libvirt(); };
+    test->limits.has_libvirt = co_await blocking(disk_, std::move(look));
+    co_await registry_.refresh();
+    for (const VmView& vm : registry_.list()) {
+        if (vm.pid != 0 && !is_selftest_guest(vm.name)) {
+            auto observe = [pid = static_cast<pid_t>(vm.pid)] { return observe_host_use(pid); };
+            test->vms.push_back(co_await blocking(disk_, std::move(observe)));
+        }
+    }
+}
+
+/// Starts a guest with vhost beside the others, asks it whether it could be upgraded, and ends it.
+///
+/// @return  why vhost cannot be tried
+awaitable<std::string> Selftests::try_vhost(TestPtr test) {
+    const std::string name = std::string(kSelftestGuests) + test->view.id + "-vhost";
+    const Guest guest{.name = name, .folder = folder_of_guests(config_) + "/" + name};
+    auto arguments = selftest_arguments(test->binary, name, guest.folder, false);
+    const auto more = vhost_arguments();
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    auto beginning = begin_guest(
+        guest, selftest_command(arguments, name, guest.folder, upgrade::has_systemd(), true)
+    );
+    std::string problem = co_await std::move(beginning);
+    if (problem.empty()) {
+        auto waiting = wait_until_it_answers(guest);
+        problem = co_await std::move(waiting);
+    }
+    const auto seen = registry_.find(name);
+    auto look = [folder = guest.folder, pid = seen ? static_cast<pid_t>(seen->pid) : 0] {
+        const HostUse use = observe_host_use(pid);
+        const std::string log = read_selftest_log(folder, kMostLog);
+        end_selftest_guest(folder);
+        return std::pair(use.has_vhost, log);
+    };
+    const auto [has_vhost, log] = co_await blocking(disk_, std::move(look));
+    if (!problem.empty()) {
+        co_return explain_no_vhost(log.empty() ? problem : log);
+    }
+    co_return explain_vhost(seen->blockers, has_vhost);
+}
+
+/// @return  why it was not started; "": it was
+awaitable<std::string> Selftests::begin_guest(Guest guest, std::vector<std::string> command) {
+    auto begin = [guest, command]() -> Result<void> {
+        auto made = make_selftest_folder(guest.folder);
+        if (made.has_error()) {
+            return made;
+        }
+        auto begun = start_selftest_guest(command);
+        if (begun.has_error()) {
+            Failure failure = begun.error();
+            failure.peer_text += read_selftest_log(guest.folder);
+            return failure;
+        }
+        return begun;
+    };
+    const Result<void> begun = co_await blocking(disk_, std::move(begin));
+    co_return begun.has_error() ? to_text(begun.error()) : std::string();
+}
+
+/// @return  why it cannot be asked; "": it answers
+awaitable<std::string> Selftests::wait_until_it_answers(Guest guest) {
+    const Deadline deadline = Deadline::in(kPatience);
+    auto seen = registry_.find(guest.name);
+    bool is_stopped = false;
+    int absent = 0;
+    while ((!seen || !seen->reachable) && absent < kLooksUntilGone && !is_stopped &&
+           !deadline.is_over()) {
+        auto ask = [folder = guest.folder] { return is_selftest_guest_running(folder); };
+        const bool is_running = co_await blocking(disk_, std::move(ask));
+        absent = is_running ? 0 : absent + 1;
+        co_await registry_.refresh();
+        seen = registry_.find(guest.name);
+        const auto slept = co_await sleep_until(Deadline::in(kLook));
+        is_stopped = slept.has_error();
+    }
+    co_return seen && seen->reachable ? std::string()
+                                      : "guest " + guest.name + " did not answer at its QMP socket";
+}
+
+/// Takes down what the process uses that runs the guest now.
+awaitable<void> Selftests::look_at_guest(TestPtr test, Guest guest) {
+    const auto seen = registry_.find(guest.name);
+    if (seen && seen->pid != 0) {
+        auto look = [pid = static_cast<pid_t>(seen->pid)] { return observe_host_use(pid); };
+        test->seen.push_back(co_await blocking(disk_, std::move(look)));
+    } else {
+        test->seen.emplace_back();
+    }
+    SelftestView& view = test->view;
+    view.tried = make_tried(test->seen, test->vms, test->limits);
+    view.accelerator = has_tried(view, "kvm") ? "kvm" : "tcg";
+    view.hugepages = has_tried(view, "huge_pages");
 }
 
 awaitable<std::string> Selftests::upgrade_guests(TestPtr test) {
@@ -381,13 +476,16 @@ awaitable<std::string> Selftests::judge_guests(TestPtr test) {
             co_return "guest " + guest.name + " has said " + std::to_string(count.last) +
                 ", but its disk does not have it";
         }
+        co_await registry_.refresh_vm(guest.name);
+        co_await look_at_guest(test, guest);
         test->view.counted += count.numbers;
     }
     co_return std::string();
 }
 
 awaitable<std::string> Selftests::wait_until_it_counts(Guest guest, std::uint64_t numbers) {
-    const Deadline deadline = Deadline::in(kPatience);
+    CountWatch watch(std::chrono::steady_clock::now());
+    int absent = 0;
     for (;;) {
         auto look = [folder = guest.folder] { return read_selftest_guest(folder); };
         const auto said = co_await blocking(disk_, std::move(look));
@@ -400,8 +498,10 @@ awaitable<std::string> Selftests::wait_until_it_counts(Guest guest, std::uint64_
         }
         auto ask = [folder = guest.folder] { return is_selftest_guest_running(folder); };
         const bool is_running = co_await blocking(disk_, std::move(ask));
+        absent = is_running ? 0 : absent + 1;
         const auto slept = co_await sleep_until(Deadline::in(kLook));
-        if (slept.has_error() || deadline.is_over() || !is_running) {
+        const bool is_stuck = watch.is_stuck(count.numbers, std::chrono::steady_clock::now());
+        if (slept.has_error() || is_stuck || absent == kLooksUntilGone) {
             auto words = [folder = guest.folder] { return read_selftest_log(folder); };
             const std::string log = co_await blocking(disk_, std::move(words));
             co_return "guest " + guest.name + " does not count: it has said " +

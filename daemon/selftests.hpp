@@ -9,6 +9,7 @@
 #include "daemon/api_types_selftest.hpp"
 #include "daemon/config.hpp"
 #include "daemon/release_shelf.hpp"
+#include "daemon/selftest_judge.hpp"
 #include "daemon/upgrade_runs.hpp"
 #include "daemon/vm_registry.hpp"
 
@@ -45,8 +46,9 @@ public:
     std::vector<SelftestView> list() const;
     std::optional<SelftestView> find(const std::string& id) const;
 
-    /// Whether one of this pair of binaries has passed under this kernel.
-    bool has_passed(const std::string& from_build_id, const std::string& to_build_id) const;
+    /// The newest of this pair of binaries under this kernel, if it has passed.
+    std::optional<SelftestView>
+    find_passed(const std::string& from_build_id, const std::string& to_build_id) const;
     const std::string& kernel() const noexcept { return kernel_; }
 
 private:
@@ -58,6 +60,9 @@ private:
         SelftestView view;
         std::vector<Guest> guests;
         std::vector<std::string> binary; // that they are started with, and what its release adds
+        std::vector<HostUse> seen;       // each process that ran a guest
+        std::vector<HostUse> vms;        // of this host
+        HostLimits limits;
     };
     using TestPtr = std::shared_ptr<Test>;
 
@@ -68,6 +73,11 @@ private:
     [[nodiscard]] awaitable<std::string> start_guests(TestPtr test);
     [[nodiscard]] awaitable<std::string> upgrade_guests(TestPtr test);
     [[nodiscard]] awaitable<std::string> judge_guests(TestPtr test);
+    [[nodiscard]] awaitable<void> look_at_vms(TestPtr test);
+    [[nodiscard]] awaitable<std::string> try_vhost(TestPtr test);
+    [[nodiscard]] awaitable<std::string> begin_guest(Guest guest, std::vector<std::string> command);
+    [[nodiscard]] awaitable<std::string> wait_until_it_answers(Guest guest);
+    [[nodiscard]] awaitable<void> look_at_guest(TestPtr test, Guest guest);
     [[nodiscard]] awaitable<std::string> wait_until_it_counts(Guest guest, std::uint64_t numbers);
     [[nodiscard]] awaitable<void> end_leftover(Guest guest);
     [[nodiscard]] awaitable<void> store();

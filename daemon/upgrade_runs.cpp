@@ -424,32 +424,63 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
             run->picks[i]->source_facts = sources[run->view.vms[i].from_build_id];
         }
     }
-    warn_of_untested(*run);
+    co_await warn_of_untested(run);
     stages_.plan_run(*run);
     auto beginning = begin(run);
     co_return co_await std::move(beginning);
 }
 
-/// An upgrade between two binaries that no selftest has tried on this host. A way back must be open
-/// in any case.
-bool UpgradeRuns::is_untested(const std::string& vm, const std::string& from, const std::string& to)
-    const {
-    return services_.config.selftest != "off" && is_tested_ && from != to &&
-           !is_selftest_guest(vm) && !is_tested_(from, to);
+/// A way back must be open in any case.
+bool UpgradeRuns::needs_selftest(
+    const std::string& vm, const std::string& from, const std::string& to
+) const {
+    return services_.config.selftest != "off" && find_selftest_ && from != to &&
+           !is_selftest_guest(vm);
 }
 
-void UpgradeRuns::warn_of_untested(Run& run) const {
-    run.untested.assign(run.view.vms.size(), false);
-    if (run.view.kind != "upgrade") {
-        return;
+/// What the VM uses now of KVM, huge pages and vhost, and the selftest did not try.
+awaitable<std::vector<std::string>>
+UpgradeRuns::find_untried(std::string vm, SelftestView selftest) {
+    const auto seen = services_.registry.find(vm);
+    if (!seen || seen->pid == 0) {
+        co_return std::vector<std::string>();
+    }
+    auto look = [pid = static_cast<pid_t>(seen->pid)] { return observe_host_use(pid); };
+    const HostUse use = co_await blocking(services_.disk, std::move(look));
+    co_return list_untried(use, selftest);
+}
+
+/// Each pair of binaries is named once, and with one that has passed each thing that it did not
+/// try.
+awaitable<void> UpgradeRuns::warn_of_untested(RunPtr run) {
+    run->untested.assign(run->view.vms.size(), false);
+    if (run->view.kind != "upgrade") {
+        co_return;
     }
     std::set<std::string> named;
-    for (std::size_t i = 0; i < run.view.vms.size(); ++i) {
-        const RunVmView& vm = run.view.vms[i];
-        run.untested[i] = is_untested(vm.vm, vm.from_build_id, vm.to_build_id);
-        if (run.untested[i] && named.insert(vm.from).second) {
-            run.view.warnings.push_back(make_untested(vm.from, run.view.to, kernel_release()));
+    std::map<std::string, SelftestView> passed;
+    std::map<std::pair<std::string, std::string>, std::vector<std::string>> users;
+    for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
+        const RunVmView vm = run->view.vms[i];
+        if (!needs_selftest(vm.vm, vm.from_build_id, vm.to_build_id)) {
+            continue;
         }
+        const auto selftest = find_selftest_(vm.from_build_id, vm.to_build_id);
+        run->untested[i] = !selftest;
+        if (run->untested[i] && named.insert(vm.from).second) {
+            run->view.warnings.push_back(make_untested(vm.from, run->view.to, kernel_release()));
+        }
+        if (selftest) {
+            passed[selftest->id] = *selftest;
+            auto finding = find_untried(vm.vm, *selftest);
+            const std::vector<std::string> untried = co_await std::move(finding);
+            for (const std::string& name : untried) {
+                users[{selftest->id, name}].push_back(vm.vm);
+            }
+        }
+    }
+    for (const auto& [what, vms] : users) {
+        run->view.warnings.push_back(make_partly_tested(what.second, vms, passed[what.first]));
     }
 }
 
@@ -528,7 +559,17 @@ UpgradeRuns::check(std::string vm, std::string to, std::string allow) {
     }
     check.blockers = to_views(judged.verdict->blockers);
     check.warnings = to_views(judged.verdict->warnings);
-    if (is_untested(vm, seen->build_id, answer.picked->binary->build_id)) {
+    const std::string& to_build_id = answer.picked->binary->build_id;
+    const bool is_asked = needs_selftest(vm, seen->build_id, to_build_id);
+    const auto selftest =
+        is_asked ? find_selftest_(seen->build_id, to_build_id) : std::optional<SelftestView>();
+    if (selftest) {
+        auto finding = find_untried(vm, *selftest);
+        const std::vector<std::string> untried = co_await std::move(finding);
+        for (const std::string& name : untried) {
+            check.warnings.push_back(make_partly_tested(name, {vm}, *selftest));
+        }
+    } else if (is_asked) {
         check.warnings.push_back(make_untested(seen->version, to, kernel_release()));
         const bool is_refused = services_.config.selftest == "require" && allow != "untested";
         if (is_refused && check.can_upgrade) {

@@ -12,6 +12,7 @@
 #include "common/async.hpp"
 #include "common/task_group.hpp"
 #include "daemon/api_types.hpp"
+#include "daemon/api_types_selftest.hpp"
 #include "daemon/config.hpp"
 #include "daemon/history_store.hpp"
 #include "daemon/hold_store.hpp"
@@ -67,10 +68,11 @@ public:
     };
     [[nodiscard]] awaitable<std::variant<Started, Problem>> start(RunRequest request, uid_t uid);
 
-    /// Says whether a selftest has passed for a pair of binaries, by their build ids. Until it is
-    /// set, all have.
-    using IsTested = std::function<bool(const std::string& from, const std::string& to)>;
-    void set_is_tested(IsTested is_tested) { is_tested_ = std::move(is_tested); }
+    /// Finds the selftest that has passed for a pair of binaries, by their build ids. Until it is
+    /// set, nobody is warned.
+    using FindSelftest =
+        std::function<std::optional<SelftestView>(const std::string& from, const std::string& to)>;
+    void set_find_selftest(FindSelftest find) { find_selftest_ = std::move(find); }
 
     /// No further VM of the run is begun, and one that is not paused yet is given up: these end
     /// refused with the code `stopped`. A VM in its pause finishes or rolls back. Asking again, or
@@ -166,8 +168,11 @@ private:
     [[nodiscard]] awaitable<std::string> start_way_back(RunRequest request);
     std::vector<std::string> select(const RunRequest& request) const;
     void put_again();
-    bool is_untested(const std::string& vm, const std::string& from, const std::string& to) const;
-    void warn_of_untested(Run& run) const;
+    bool
+    needs_selftest(const std::string& vm, const std::string& from, const std::string& to) const;
+    [[nodiscard]] awaitable<void> warn_of_untested(RunPtr run);
+    [[nodiscard]] awaitable<std::vector<std::string>>
+    find_untried(std::string vm, SelftestView selftest);
 
     Strand home_;
     Journal journal_;
@@ -183,7 +188,7 @@ private:
     RunRecovery recovery_;
     WayBackRehearsals rehearsals_;
     std::size_t asked_ = 0; // requests of clients that are about to become runs
-    IsTested is_tested_;
+    FindSelftest find_selftest_;
     bool is_stopping_ = false;
 };
 

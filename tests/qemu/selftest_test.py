@@ -4,6 +4,9 @@
 touches a VM.
 """
 
+import contextlib
+import os
+import pathlib
 import subprocess
 import time
 
@@ -11,6 +14,8 @@ import processes
 from case import QemuTest, find_qemu, keep, main
 from daemon import Daemon
 from firmware import FirmwareGuest
+from preload import find_preload
+from rows.memory import HugePages
 
 SECTIONS = '[deadlines]\npause_budget = "10s"\ndrain = "8s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
 
@@ -79,7 +84,8 @@ class Selftest(QemuTest):
         words = ("selftest", "--to", "qemu-7.2", "--from", "qemu-10.0", "-n", "1")
         client = self.daemon.popen(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
-        while not self.guests() and time.monotonic() < deadline:
+        folder = self.daemon.folder / "state" / "selftest"
+        while not list(folder.glob("*-1/qmp")) and time.monotonic() < deadline:  # not the one that is asked about vhost
             time.sleep(0.05)
         self.assertTrue(self.guests())
         self.daemon.kill()
@@ -89,6 +95,85 @@ class Selftest(QemuTest):
         while self.guests() and time.monotonic() < deadline:
             time.sleep(0.05)
         self.assert_nothing_is_left()
+
+
+class Report(QemuTest):
+    """What of the host was tried, or why not: from the kernel and from QEMU's own words."""
+
+    def start_daemon(self, stack, **environment):
+        """A daemon that warns, in whose environment are these too."""
+        releases = {"qemu-7.2": find_qemu("7.2"), "qemu-10.0": find_qemu("10.0")}
+        daemon = Daemon(releases, top='selftest = "warn"', sections=SECTIONS)
+        stack.callback(daemon.stop)
+        return daemon.start(wrapper=["env", *(f"{name}={value}" for name, value in environment.items())])
+
+    def selftest(self, daemon):
+        """What was tried, by name."""
+        result = daemon.json("selftest", "--to", "qemu-10.0", "--from", "qemu-7.2", "-n", "1", timeout=250)
+        self.assertTrue(result["passed"], result)
+        tried = {each["name"]: each for each in result["tried"]}
+        self.assertEqual(result["accelerator"], "kvm" if tried["kvm"]["used"] else "tcg")
+        self.assertEqual(result["hugepages"], tried["huge_pages"]["used"])
+        self.assertEqual(processes.processes_naming(f"{daemon.folder}/state/selftest/"), [])
+        return tried
+
+    def test_report_says_of_each_why_it_was_not_tried(self):
+        with contextlib.ExitStack() as stack:
+            daemon = self.start_daemon(stack)
+            done = daemon.ctl("selftest", "--to", "qemu-10.0", "--from", "qemu-7.2", "-n", "1", timeout=250)
+            for name in ("KVM", "huge pages", "vhost", "security module"):
+                self.assertRegex(done.stdout, rf"(?m)^  {name} +(not )?tried: \w")
+            tried = self.selftest(daemon)
+        pages = int(pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())
+        if pages < 32:
+            said = f"{pages} of the 32 huge pages of 2 MiB that the guests need are free"
+            self.assertEqual((tried["huge_pages"]["used"], tried["huge_pages"]["text"]), (False, said))
+        for name in ("kvm", "vhost"):
+            path = "/dev/kvm" if name == "kvm" else "/dev/vhost-net"
+            if not os.path.exists(path):
+                self.assertEqual((tried[name]["used"], tried[name]["text"]), (False, f"no {path}"))
+        with contextlib.suppress(OSError):
+            label = pathlib.Path("/proc/self/attr/current").read_text().strip("\0\n")
+            self.assertIn(label, tried["security_module"]["text"])
+            return
+        self.assertEqual(tried["security_module"]["text"], "no security module is loaded")
+
+    def test_report_says_why_qemu_refuses_vhost(self):
+        with contextlib.ExitStack() as stack:
+            daemon = self.start_daemon(stack, LD_PRELOAD=find_preload("vhost_shim.c"))
+            vhost = self.selftest(daemon)["vhost"]
+            self.assertFalse(vhost["used"])
+            self.assertRegex(vhost["text"], "^QEMU refuses to upgrade a guest with it: .*vhost")
+
+    def test_report_of_huge_pages_and_a_warning_for_a_vm_that_has_them(self):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(HugePages(40))
+            daemon = self.start_daemon(stack)
+            backend = "memory-backend-memfd,id=ram0,size=32M,share=on,hugetlb=on,hugetlbsize=2M,prealloc=on"
+            extra = ["-object", backend, "-machine", "memory-backend=ram0"]
+            options = {"kind": FirmwareGuest, "net": False, "memory_mib": 32, "extra": extra}
+            with contextlib.ExitStack() as vms:
+                vm = self.start("7.2", name="huge", stack=vms, **options)
+                tried = self.selftest(daemon)["huge_pages"]
+                self.assertEqual((tried["used"], tried["vms"]), (False, 1), tried)
+                self.assertRegex(tried["text"], r"^\d+ of the 32 huge pages of 2 MiB that the guests need are free$")
+                self.assert_warned(daemon, ["engine/selftest/huge_pages"], vm.name)
+            tried = self.selftest(daemon)["huge_pages"]
+            self.assertEqual((tried["used"], tried["vms"]), (True, 0), tried)
+            vm = self.start("7.2", name="huge2", stack=stack, **options)
+            self.assert_warned(daemon, [], vm.name)
+
+    def assert_warned(self, daemon, ids, *vms):
+        """By check and by upgrade, each with and without --json."""
+        for vm in vms:
+            check = daemon.json("check", vm, "--to", "qemu-10.0")["checks"][0]
+            self.assertEqual([warning["id"] for warning in check["warnings"]], ids, check)
+            run = daemon.json("upgrade", "--dry-run", vm, "--to", "qemu-10.0")
+            self.assertEqual([warning["id"] for warning in run["warnings"]], ids)
+            for words in (("check",), ("upgrade", "--dry-run")):
+                done = daemon.ctl(*words, vm, "--to", "qemu-10.0")
+                said = f"has passed without huge pages, which {vm} uses" in done.stdout + done.stderr
+                self.assertEqual(said, bool(ids), done.stdout + done.stderr)
 
 
 if __name__ == "__main__":

@@ -245,6 +245,26 @@ TEST_CASE("a warning is shown below a VM that can be upgraded", "[ctl][render]")
     );
 }
 
+TEST_CASE("a selftest says what of the host it did not try, and who uses it", "[ctl][render]") {
+    qhup::daemon::SelftestView selftest;
+    selftest.id = "s1";
+    selftest.from = "old";
+    selftest.to = "new";
+    selftest.kernel = "6.1";
+    selftest.passed = true;
+    selftest.guests = 2;
+    selftest.counted = 70;
+    selftest.tried = {
+        {.name = "kvm", .used = true, .text = "each had it", .vms = 2},
+        {.name = "huge_pages", .text = "none free", .vms = 1}};
+    const std::string text = render_selftest(selftest);
+    CHECK(text.find("KVM") != std::string::npos);
+    CHECK(text.find(" tried: each had it\n") != std::string::npos);
+    CHECK(text.find("not tried: none free; 1 VM of this host uses it\n") != std::string::npos);
+    selftest.passed = false;
+    CHECK(render_selftest(selftest).find("not tried: none free") != std::string::npos);
+}
+
 TEST_CASE("a progress line has time, VM and phase", "[ctl][render]") {
     daemon::RunVmView vm;
     vm.vm = "vm1";

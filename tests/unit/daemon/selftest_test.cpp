@@ -22,6 +22,15 @@ SelftestView make_result(bool passed, std::string kernel = "6.1") {
     return view;
 }
 
+TriedView find_tried(const std::vector<TriedView>& tried, const std::string& name) {
+    for (const TriedView& each : tried) {
+        if (each.name == name) {
+            return each;
+        }
+    }
+    return {};
+}
+
 } // namespace
 
 TEST_CASE("a guest that counts without a gap is well", "[daemon][selftest]") {
@@ -68,15 +77,15 @@ TEST_CASE("a run passes only with all guests upgraded", "[daemon][selftest]") {
 }
 
 TEST_CASE("the newest result of pair and kernel counts", "[daemon][selftest]") {
-    CHECK_FALSE(has_passed({}, "aa", "bb", "6.1"));
-    CHECK(has_passed({make_result(true)}, "aa", "bb", "6.1"));
-    CHECK_FALSE(has_passed({make_result(true)}, "aa", "bb", "6.12"));
-    CHECK_FALSE(has_passed({make_result(true)}, "bb", "aa", "6.1"));
-    CHECK_FALSE(has_passed({make_result(true), make_result(false)}, "aa", "bb", "6.1"));
-    CHECK(has_passed({make_result(false), make_result(true)}, "aa", "bb", "6.1"));
+    CHECK(find_passed({}, "aa", "bb", "6.1") == nullptr);
+    CHECK(find_passed({make_result(true)}, "aa", "bb", "6.1") != nullptr);
+    CHECK(find_passed({make_result(true)}, "aa", "bb", "6.12") == nullptr);
+    CHECK(find_passed({make_result(true)}, "bb", "aa", "6.1") == nullptr);
+    CHECK(find_passed({make_result(true), make_result(false)}, "aa", "bb", "6.1") == nullptr);
+    CHECK(find_passed({make_result(false), make_result(true)}, "aa", "bb", "6.1") != nullptr);
     SelftestView running = make_result(true);
     running.state = "checking";
-    CHECK_FALSE(has_passed({running}, "aa", "bb", "6.1"));
+    CHECK(find_passed({running}, "aa", "bb", "6.1") == nullptr);
 }
 
 TEST_CASE("results survive the way to JSON and back", "[daemon][selftest]") {
@@ -85,11 +94,106 @@ TEST_CASE("results survive the way to JSON and back", "[daemon][selftest]") {
     view.guests = 5;
     view.accelerator = "kvm";
     view.hugepages = true;
+    view.tried = {{.name = "kvm", .used = true, .text = "seen", .vms = 3}};
     view.counted = 700;
     view.pause_ms = 12.5;
     view.by_uid = 1000;
     const std::vector<SelftestView> all{view, make_result(false)};
     CHECK(selftests_from_json(to_json(all)) == all);
+}
+
+TEST_CASE(
+    "what was seen to be used by every process of the guests was tried", "[daemon][selftest]"
+) {
+    HostUse all{.has_kvm = true, .has_vhost = true, .huge_kib = 8192, .label = "qemu (enforce)"};
+    const auto tried = make_tried({all, all}, {}, {});
+    CHECK(tried.size() == 4);
+    for (const char* name : {"kvm", "huge_pages", "vhost", "security_module"}) {
+        CAPTURE(name);
+        CHECK(find_tried(tried, name).used);
+        CHECK_FALSE(find_tried(tried, name).text.empty());
+    }
+    HostUse after = all;
+    after.has_kvm = false;
+    const TriedView kvm = find_tried(make_tried({all, after}, {all}, {}), "kvm");
+    CHECK_FALSE(kvm.used);
+    CHECK(kvm.text == "only 1 of 2 processes of the guests used it");
+    CHECK(kvm.vms == 1);
+    CHECK(make_tried({}, {all}, {}).empty());
+}
+
+TEST_CASE("what was not tried has a reason", "[daemon][selftest]") {
+    const std::string kvm = "qemu: Could not access KVM kernel module: ";
+    HostLimits limits{.huge_pages = 3, .wanted_pages = 32, .vhost = "no /dev/vhost-net"};
+    HostUse none;
+    none.label_error = 22; // EINVAL
+    limits.log = kvm + "No such file or directory\nqemu: falling back to tcg\n";
+    auto tried = make_tried({none}, {}, limits);
+    CHECK(find_tried(tried, "kvm").text == "no /dev/kvm");
+    CHECK(
+        find_tried(tried, "huge_pages").text ==
+        "3 of the 32 huge pages of 2 MiB that the guests need are free"
+    );
+    CHECK(find_tried(tried, "vhost").text == "no /dev/vhost-net");
+    CHECK(find_tried(tried, "security_module").text == "no security module is loaded");
+    CHECK(find_tried(tried, "libvirt_profile").name.empty());
+    limits.log = kvm + "Permission denied\n";
+    none.label = "unconfined";
+    limits.has_libvirt = true;
+    tried = make_tried({none}, {{.label = "libvirt-aa (enforce)"}}, limits);
+    CHECK(find_tried(tried, "kvm").text == "QEMU may not open /dev/kvm: Permission denied");
+    CHECK_FALSE(find_tried(tried, "security_module").used);
+    CHECK(find_tried(tried, "security_module").text == "they ran as 'unconfined'");
+    CHECK(find_tried(tried, "libvirt_profile").vms == 1);
+    CHECK_FALSE(find_tried(tried, "libvirt_profile").used);
+}
+
+TEST_CASE("why a guest has no vhost is in QEMU's words", "[daemon][selftest]") {
+    const std::string vhost = "qemu: -netdev tap: tap: open vhost char device failed: ";
+    CHECK(explain_no_vhost(vhost + "No such file or directory\n") == "no /dev/vhost-net");
+    CHECK(
+        explain_no_vhost(vhost + "Permission denied\n") ==
+        "QEMU may not open /dev/vhost-net: Permission denied"
+    );
+    CHECK(
+        explain_no_vhost("could not open /dev/net/tun: No such file or directory") ==
+        "no tap for a guest: no /dev/net/tun"
+    );
+    CHECK(explain_no_vhost("a\nb\n") == "a guest with vhost did not start: b");
+    CHECK_FALSE(explain_no_vhost("").empty());
+    const BlockerView blocker{.id = "netdev/net0", .klass = "netdev", .reason = "no vhost"};
+    CHECK(
+        explain_vhost({blocker}, true) ==
+        "QEMU opened /dev/vhost-net, but QEMU refuses to upgrade a guest with it: no vhost"
+    );
+    CHECK_FALSE(explain_vhost({}, true).empty());
+}
+
+TEST_CASE("a VM that uses what the selftest did not try is named", "[daemon][selftest]") {
+    SelftestView passed = make_result(true);
+    passed.tried = make_tried({HostUse{.has_kvm = true}}, {}, {.vhost = "no /dev/vhost-net"});
+    const HostUse vm{.has_kvm = true, .has_vhost = true, .huge_kib = 4};
+    CHECK(list_untried(vm, passed) == std::vector<std::string>{"huge_pages", "vhost"});
+    CHECK(list_untried({}, passed).empty());
+    CHECK(list_untried(vm, make_result(true)).empty());
+    const BlockerView one = make_partly_tested("vhost", {"a"}, passed);
+    CHECK(one.id == "engine/selftest/vhost");
+    CHECK(one.reason.find("vhost, which a uses: no /dev/vhost-net") != std::string::npos);
+    const BlockerView many = make_partly_tested("huge_pages", {"a", "b", "c", "d"}, passed);
+    CHECK(many.reason.find("huge pages, which a, b, c and 1 more use") != std::string::npos);
+}
+
+TEST_CASE("a guest is stuck only when its count does not rise", "[daemon][selftest]") {
+    using std::chrono::seconds;
+    const CountWatch::Time begin{};
+    CountWatch slow(begin);
+    CHECK_FALSE(slow.is_stuck(0, begin + seconds(170)));
+    for (int i = 1; i < 20; ++i) {
+        CHECK_FALSE(slow.is_stuck(static_cast<std::uint64_t>(i), begin + seconds(170 + 50 * i)));
+    }
+    CHECK(slow.is_stuck(19, begin + seconds(170 + 50 * 19 + 61)));
+    CountWatch silent(begin);
+    CHECK(silent.is_stuck(0, begin + seconds(181)));
 }
 
 TEST_CASE("requests for selftests are strict", "[daemon][selftest]") {
@@ -127,7 +231,10 @@ TEST_CASE("a guest is started as a unit that follows its new process", "[daemon]
     const auto unit = selftest_command(arguments, "qhup-selftest-s1-1", "/f", true);
     CHECK(unit.front() == "/usr/bin/systemd-run");
     CHECK(has(unit, "NotifyAccess=all"));
+    CHECK_FALSE(has(unit, "PrivateNetwork"));
+    CHECK(has(selftest_command(arguments, "n", "/f", true, true), "PrivateNetwork=yes"));
     CHECK(selftest_command(arguments, "n", "/f", false).front() == "/bin/sh");
+    CHECK(has(selftest_command(arguments, "n", "/f", false, true), "--net"));
     CHECK(is_selftest_guest("qhup-selftest-s1-1"));
     CHECK_FALSE(is_selftest_guest("selftest"));
 }
