@@ -3,10 +3,12 @@
 """Every document of 'qhupd-ctl --json' fits docs/qhupd-ctl.schema.json."""
 
 import json
+import re
 import subprocess
 import unittest
 
 import jsonschema
+from daemon import find_program
 from fake_host import FakeHost
 from prober import ROOT
 
@@ -73,6 +75,10 @@ class Documents(unittest.TestCase):
             check(json.loads(gone.stdout), "problem")
         commands = {name for name in DEFS if name not in ("code", "outcome", "blockers", "one_hold", "holds", "vm", "run", "problem")}
         self.assertEqual(commands - self.seen, {"doctor", "events"})  # of these see above
+        listed = subprocess.run([find_program("qhupd-ctl"), "--help"], capture_output=True, text=True, check=True).stdout
+        listed = listed[listed.index("Subcommands:"):listed.index("Exit status")]
+        named = set(re.findall(r"(?m)^  ([a-z]+) ", listed)) - {"completion"}  # prints a script
+        self.assertEqual({name.split()[0] for name in commands}, named)
 
     def test_the_schema_refuses_what_is_no_document(self):
         for name, document in (("list", {}), ("version", {"version": 1}), ("problem", {"code": "Not A Code", "detail": "x"})):
