@@ -7,6 +7,7 @@ usage: PYTHONPATH=tests/support tests/systemd/first_upgrade.py FOLDER-WITH-PACKA
 package_test.py types the commands of the page again.
 """
 
+import os
 import pathlib
 import re
 import sys
@@ -20,15 +21,15 @@ QEMU = pathlib.Path("/usr/lib/qhupd/qemu-7.2/bin/qemu-system-x86_64")
 COMMANDS = (
     "apt-get install -q -y ./qhupd_0.1.0_amd64.deb ./qhupd-qemu-7.2_0.1.0_amd64.deb ./qhupd-qemu-10.0_0.1.0_amd64.deb",
     "systemctl start qhup-vm@web",
-    "qhupd-ctl list",
     "qhupd-ctl check web --to qemu-10.0",
+    "qhupd-ctl selftest --to qemu-10.0 --guests 2",
     "qhupd-ctl upgrade web --to qemu-10.0 --yes",
 )
 HEAD = """# The first upgrade, from packages to a VM on its new QEMU
 
 Typed on a Debian 12 host under a real systemd by `tests/systemd/first_upgrade.py`, which writes this page; a test types it again. The VM
 is described in `/etc/qhup-vm/web.conf` (`QEMU=` and `ARGS=`, see the example in `qhup-vm@.service`): a boot sector that counts on its
-serial port, under TCG on two busy cores. It counted on through all of this.
+serial port, under TCG on two busy cores. It counted on through all of this. KERNEL stands for the release of the host's kernel.
 
 """
 
@@ -73,7 +74,7 @@ def main():
         describe_vm(box)
         sys.stdout.write(HEAD)
         for command in COMMANDS:
-            said = type_command(box, debs, command)
+            said = type_command(box, debs, command).replace(os.uname().release, "KERNEL")
             sys.stdout.write(f"    # {command}\n" + "".join(f"    {line}\n".replace("    \n", "\n") for line in shorten(said)) + "\n")
         box.systemctl("stop", "qhup-vm@web")
 
