@@ -4,6 +4,7 @@
 
 import os
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -109,6 +110,17 @@ class Progress(unittest.TestCase):
                 self.assertNotIn("VMs done", terminal.screen.text())
                 self.assertIn("OUTCOME", terminal.screen.text())
                 self.assertTrue(all(len(line) <= columns for line in terminal.screen.lines()))
+
+    def test_live_lines_are_on_standard_error_and_the_table_alone_on_standard_output(self):
+        with FakeHost(2, scripts={0: SLOW}, patient=True) as host, tempfile.TemporaryFile("w+") as out:
+            terminal = self.follow(host, out=out)
+            self.assertIn(" of 2 VMs done", terminal.raw)
+            self.assertNotIn("OUTCOME", terminal.raw)
+            out.seek(0)
+            table = out.read()
+            self.assertEqual([line.split()[0] for line in table.splitlines()[:3]], ["VM", "vm0", "vm1"])
+            self.assertNotIn("\x1b", table)
+            self.assertNotIn("VMs done", table)
 
     def test_thirty_vms_fit_on_a_small_terminal(self):
         with FakeHost(30) as host:
