@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/probe_command.hpp"
 
+#include "common/as_user.hpp"
+#include "common/log.hpp"
 #include "common/unique_fd.hpp"
 #include "upgrade-engine/errors.hpp"
 
@@ -66,12 +68,15 @@ struct Running {
     pid_t pid = -1;
     UniqueFd pidfd;
     UniqueFd output;
+    std::optional<User> user; ///< it is not ours
 };
 
 Result<Running> start(const ProbeCommand& command) {
-    std::vector<std::string> words{kSetpriv, "--no-new-privs", "--inh-caps=-all"};
-    if (::geteuid() == 0) {
-        const std::optional<User> user = find_user(command.user);
+    std::vector<std::string> words{
+        kSetpriv, "--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all"};
+    std::optional<User> user;
+    if (::geteuid() == 0 || may_take_user()) {
+        user = find_user(command.user);
         if (!user || user->uid == 0) {
             return make_probe_failure(command, "was not started: there is no user " + command.user);
         }
@@ -93,6 +98,7 @@ Result<Running> start(const ProbeCommand& command) {
     std::array<char*, 3> environment{path.data(), name.data(), nullptr};
 
     Running running;
+    running.user = user;
     running.output = UniqueFd(::memfd_create("qhup-probe", MFD_CLOEXEC));
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
@@ -124,6 +130,20 @@ Result<Running> start(const ProbeCommand& command) {
     }
     running.pidfd = UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, running.pid, 0)));
     return running;
+}
+
+/// Kills it with all that it has started.
+void kill_group(const Running& running) {
+    const auto kill = [group = running.pid] { ::kill(-group, SIGKILL); };
+    kill(); // until setpriv has made it the other user's
+    if (running.user) {
+        // why: who is no root in full (CAP_KILL) may signal its own processes only; these are the
+        // other user's.
+        const auto killed = run_as_user(running.user->uid, "ending a probe", kill);
+        if (killed.has_error()) {
+            log_failure("ending a probe", killed.error());
+        }
+    }
 }
 
 /// @return  how it ended, if it has
@@ -180,7 +200,7 @@ awaitable<Result<void>> run_probe_command(ProbeCommand command) {
         is_in_time = co_await has_ended(exited, command.limit);
     }
     // why: also what it has left behind, whether it ended or not.
-    ::kill(-running.pid, SIGKILL);
+    kill_group(running);
     if (!is_in_time && !error) {
         (void)co_await has_ended(exited, kKilledEnds);
     }
