@@ -33,8 +33,9 @@ inline constexpr const char* kServiceUser = "qhupd";
 /// restore.
 ///
 /// @param what  for the sentence, as "connecting to a VM"
-/// Errors:        system_error (there is no thread, or we may not become this user); `work` was not
-/// called After failure: as before Blocking:      as long as `work`
+/// Errors:        system_error: there is no thread, or we may not become this user
+/// After failure: `work` was not called
+/// Blocking:      as long as `work`
 Result<void> run_as_user(uid_t uid, const std::string& what, const std::function<void()>& work);
 
 } // namespace qhup

@@ -34,7 +34,7 @@ struct Config {
         "first"; ///< ways back after upgrades: none, first (of each kind), all
     std::chrono::milliseconds rehearse_back_after{60'000}; ///< when all runs are over; 0 to 1 h
     std::string selftest = "warn"; ///< for a pair of binaries that none passed: off, warn, require
-    std::string probe_user = "nobody"; ///< that probes of [[policy]] run as, if qhupd is root
+    std::string probe_user = "nobody"; ///< that probes of [[policy]] run as, if we may choose
     std::string log_level = "info";    ///< debug, info, warn or error
     /// Units, with *, whose manager follows the new process although qhupd cannot see it.
     std::vector<std::string> trusted_supervisors;

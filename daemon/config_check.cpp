@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/config_check.hpp"
 
+#include "common/as_user.hpp"
 #include "common/deadline.hpp"
 #include "common/text.hpp"
 #include "daemon/api_server.hpp"
@@ -73,12 +74,14 @@ std::optional<std::string> find_folder_mistake(const fs::path& folder) {
         if (!S_ISDIR(facts.st_mode) && !(S_ISLNK(facts.st_mode) && path != folder)) {
             return path.string() + " is not a folder.";
         }
-        const bool is_ours = facts.st_uid == 0 || facts.st_uid == ::geteuid() || ::geteuid() != 0;
+        // why: who has no rights over others harms nobody but himself.
+        const bool is_safe_owner = is_ours(facts.st_uid) || (::geteuid() != 0 && !may_take_user());
         const bool is_sticky = (facts.st_mode & S_ISVTX) != 0 && path != folder;
         const bool is_open = S_ISDIR(facts.st_mode) && (facts.st_mode & 0022U) != 0 && !is_sticky;
-        if (!is_ours || is_open) {
+        if (!is_safe_owner || is_open) {
             return path.string() + " is not safe: user " + std::to_string(facts.st_uid) +
-                   " or others may write it. It must be root's, and nobody else may write it.";
+                   " or others may write it. It must be root's or qhupd's, and nobody else may "
+                   "write it.";
         }
     }
     return std::nullopt;

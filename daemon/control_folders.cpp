@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/control_folders.hpp"
 
+#include "common/as_user.hpp"
 #include "common/unique_fd.hpp"
 #include "upgrade-engine/qmp_vm_port.hpp"
 
@@ -16,6 +17,19 @@ namespace qhup::daemon {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+bool make_private(int folder, uid_t owner) {
+    bool is_changed = ::fchmod(folder, 0700) == 0;
+    if (!is_changed && is_own_user_with_rights()) {
+        const auto change = [folder, &is_changed] { is_changed = ::fchmod(folder, 0700) == 0; };
+        ignore(run_as_user(owner, "closing a control folder", change), "it stays unchanged");
+    }
+    return is_changed;
+}
+
+} // namespace
+
 Result<std::string>
 make_control_folder(const std::string& control_dir, const std::string& folder, uid_t uid) {
     std::error_code error;
@@ -30,16 +44,18 @@ make_control_folder(const std::string& control_dir, const std::string& folder, u
     if (!fd || ::fstat(fd.get(), &facts) != 0) {
         return make_system_failure(errno, "opening the control folder " + path);
     }
-    const bool is_known_owner =
-        facts.st_uid == 0 || facts.st_uid == ::geteuid() || facts.st_uid == uid;
+    const bool is_known_owner = is_ours(facts.st_uid) || facts.st_uid == uid;
     if (!is_known_owner) {
         return make_failure(
             Errc::invalid_argument, "the control folder " + path + " belongs to somebody else"
         );
     }
-    const bool is_changed = (facts.st_uid == uid || ::fchown(fd.get(), uid, gid_t(-1)) == 0) &&
-                            ::fchmod(fd.get(), 0700) == 0;
-    if (!is_changed) {
+    // why: the mode first, while it is ours: for a folder of somebody else's it would take one
+    // right more.
+    const bool is_private =
+        (facts.st_mode & 07777U) == 0700 || make_private(fd.get(), facts.st_uid);
+    const bool is_theirs = facts.st_uid == uid || ::fchown(fd.get(), uid, gid_t(-1)) == 0;
+    if (!is_private || !is_theirs) {
         return make_system_failure(errno, "giving the control folder " + path + " to QEMU's user");
     }
     return path;

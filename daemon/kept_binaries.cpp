@@ -17,6 +17,13 @@ awaitable<void> KeptBinaries::load() {
     auto work = [root = root_] { return upgrade::list_kept(root); };
     const std::vector<std::string> trees = co_await blocking(services_.disk, std::move(work));
     for (const std::string& build_id : trees) {
+        // why: systemd gives the whole of state_dir to the user of the unit when that was another
+        // one.
+        auto own = [root = root_, build_id] {
+            upgrade::own_kept(root, build_id);
+            return 0;
+        };
+        (void)co_await blocking(services_.disk, std::move(own));
         co_await look_at(build_id);
     }
 }

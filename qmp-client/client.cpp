@@ -4,6 +4,7 @@
 // about what the lines say.
 #include "qmp-client/client.hpp"
 
+#include "common/as_user.hpp"
 #include "common/log.hpp"
 #include "common/task_group.hpp"
 #include "common/text.hpp"
@@ -78,8 +79,25 @@ Result<Address> make_address(const std::string& path) {
     return address;
 }
 
+/// @return  errno; 0: it is connected
+int connect_now(int fd, const sockaddr_un& name, std::optional<uid_t> as_user) {
+    int error = 0;
+    const auto connect = [fd, &name, &error] {
+        const auto* const generic = reinterpret_cast<const sockaddr*>(&name);
+        error = ::connect(fd, generic, sizeof(name)) == 0 ? 0 : errno;
+    };
+    if (!as_user) {
+        connect();
+        return error;
+    }
+    // why: the kernel notes for the peer who calls connect(), which does not wait.
+    const Result<void> taken = run_as_user(*as_user, "connecting to a monitor", connect);
+    return taken.has_error() ? EAGAIN : error; // no room for a thread now: tried again
+}
+
 /// Connects a non-blocking socket; waits while the listener's backlog is full.
-awaitable<Result<UniqueFd>> connect_socket(std::string path, Deadline deadline) {
+awaitable<Result<UniqueFd>>
+connect_socket(std::string path, std::optional<uid_t> as_user, Deadline deadline) {
     Result<Address> address = make_address(path);
     if (address.has_error()) {
         co_return address.error();
@@ -91,11 +109,10 @@ awaitable<Result<UniqueFd>> connect_socket(std::string path, Deadline deadline) 
     while (true) {
         // why: not Asio's async_connect, which takes a full backlog (EAGAIN) for a connection that
         // is on its way, and then reports success.
-        const auto* name = reinterpret_cast<const sockaddr*>(&address->name);
-        if (::connect(fd.get(), name, sizeof(address->name)) == 0) {
+        const int error = connect_now(fd.get(), address->name, as_user);
+        if (error == 0) {
             co_return Result<UniqueFd>(std::move(fd));
         }
-        const int error = errno;
         if ((error != EAGAIN && error != EINTR) || deadline.is_over()) {
             co_return make_connect_failure(path, error);
         }
@@ -433,7 +450,7 @@ awaitable<Result<void>> Client::Impl::wait_closed(std::shared_ptr<Impl> self, De
 awaitable<Result<Client>>
 Client::connect(Strand strand, std::string path, ConnectOptions options, Deadline deadline) {
     QHUP_ASSERT_ON_STRAND(strand);
-    Result<UniqueFd> fd = co_await connect_socket(path, deadline);
+    Result<UniqueFd> fd = co_await connect_socket(path, options.as_user, deadline);
     if (fd.has_error()) {
         co_return fd.error();
     }

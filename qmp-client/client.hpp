@@ -39,6 +39,8 @@ struct ConnectOptions {
     /// Bytes a second that we read from this peer, averaged over some seconds; the rest waits in
     /// the kernel. Keeps a QEMU that floods us from taking the CPU of others.
     std::size_t max_bytes_per_second = 8U << 20U;
+    /// Whom the peer sees, with that user's rights only. Absent: us, with ours.
+    std::optional<uid_t> as_user = {};
 };
 
 /// Events of one client from the moment of the subscription. Holds at most `capacity` of them.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "upgrade-engine/binary_store.hpp"
 
+#include "common/as_user.hpp"
 #include "upgrade-engine/elf.hpp"
 
 #include <fcntl.h>
@@ -53,7 +54,7 @@ std::int64_t to_ns(const timespec& time) {
 
 /// Whether only root and we can change what this is.
 std::optional<std::string> find_distrust(const struct stat& info) {
-    if (info.st_uid != 0 && info.st_uid != ::geteuid()) {
+    if (!is_ours(info.st_uid)) {
         return "belongs to user " + std::to_string(info.st_uid) +
                "; it must belong to root, so that nobody else can change it.";
     }

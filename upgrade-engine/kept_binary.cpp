@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "upgrade-engine/kept_binary.hpp"
 
+#include "common/as_user.hpp"
 #include "upgrade-engine/elf.hpp"
 
 #include <elf.h>
@@ -43,8 +44,8 @@ Failure cannot_keep(const KeepRequest& request, const std::string& why) {
 
 /// Whether only root, or we, can have made what is in this file.
 bool is_trusted(const struct stat& info) {
-    const bool is_owned = info.st_uid == 0 || info.st_uid == ::geteuid();
-    return S_ISREG(info.st_mode) && is_owned && (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+    return S_ISREG(info.st_mode) && is_ours(info.st_uid) &&
+           (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
 std::string load_text(const std::string& path) {
@@ -329,10 +330,14 @@ Result<void> start_once(const KeepRequest& request, const std::string& folder) {
     ::posix_spawn_file_actions_adddup2(&actions, 1, 2);
     std::array<char*, 1> environment{nullptr};
     pid_t pid = 0;
-    const int spawned =
-        ::posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environment.data());
+    int spawned = 0;
+    const auto spawn = [&] {
+        spawned = ::posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environment.data());
+    };
+    // why: it needs none of our rights to say that it runs.
+    const Result<void> taken = run_as_user(::geteuid(), "trying a binary", spawn);
     ::posix_spawn_file_actions_destroy(&actions);
-    if (spawned != 0) {
+    if (taken.has_error() || spawned != 0) {
         return cannot_keep(request, "its copy cannot be started.");
     }
     const Result<int> status = wait_for(pid, kFirstStart);
@@ -346,6 +351,20 @@ Result<void> start_once(const KeepRequest& request, const std::string& folder) {
         return failure;
     }
     return {};
+}
+
+/// VMs of any user execute what is in this tree: it shall be nobody's who starts programs, not even
+/// ours. Where we may not give it away it stays ours, and is trusted all the same.
+void give_to_root(const std::string& folder) {
+    if (!is_own_user_with_rights()) {
+        return;
+    }
+    std::error_code ignored;
+    // why: the folder last. own_kept() takes a tree whose folder is root's for done.
+    for (const auto& entry : fs::recursive_directory_iterator(folder, ignored)) {
+        (void)::lchown(entry.path().c_str(), 0, 0);
+    }
+    (void)::lchown(folder.c_str(), 0, 0);
 }
 
 bool is_build_id(std::string_view text) {
@@ -510,11 +529,20 @@ Result<void> keep_binary(const KeepRequest& request) {
     for (const auto& entry : fs::recursive_directory_iterator(tree.folder(), error)) {
         fs::permissions(entry.path(), fs::perms(0755), error);
     }
+    give_to_root(tree.folder());
     const UniqueFd folder(::open(tree.folder().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     ::syncfs(folder.get());
     fs::rename(tree.folder(), request.root + "/" + request.build_id, error);
     return error ? cannot_keep(request, "its tree cannot be named: " + error.message() + ".")
                  : Result<void>();
+}
+
+void own_kept(const std::string& root, const std::string& build_id) {
+    const std::string folder = root + "/" + build_id;
+    struct stat info {};
+    if (is_build_id(build_id) && ::lstat(folder.c_str(), &info) == 0 && info.st_uid != 0) {
+        give_to_root(folder);
+    }
 }
 
 bool is_kept(const std::string& root, const std::string& build_id) {

@@ -60,6 +60,13 @@ struct KeepRequest {
 /// Blocking:      reads and writes some ten MiB, and waits some seconds for the process
 [[nodiscard]] Result<void> keep_binary(const KeepRequest& request);
 
+/// Gives a kept tree to root, where we have a user of our own and may: no program of that user can
+/// change then what VMs of others execute.
+///
+/// After failure: it belongs to us, or partly
+/// Blocking:      a walk through some hundred files, unless its folder is root's
+void own_kept(const std::string& root, const std::string& build_id);
+
 /// Whether that binary is kept. Blocking: one stat
 [[nodiscard]] bool is_kept(const std::string& root, const std::string& build_id);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "upgrade-engine/qmp_vm_port.hpp"
 
+#include "common/as_user.hpp"
 #include "common/unique_fd.hpp"
 #include "qmp-client/client.hpp"
 #include "upgrade-engine/process_facts.hpp"
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -110,6 +112,18 @@ bool has_gone(const Failure& failure, const std::string& path) {
     return !is_there && is_nobody_there(path);
 }
 
+/// The user of the VM, whom a control socket takes as a peer beside root.
+///
+/// qemu: hot-upgrade-control.c, peer_is_welcome(): root, its own user, and the owner of the folder.
+/// The owner is asked for, not the socket's: the VM can put there what it wants, but give its
+/// folder to nobody.
+std::optional<uid_t> user_of(const std::string& control_dir) {
+    struct stat info {};
+    const bool is_needed = is_own_user_with_rights() && ::lstat(control_dir.c_str(), &info) == 0 &&
+                           S_ISDIR(info.st_mode) && info.st_uid != ::geteuid();
+    return is_needed ? std::optional(info.st_uid) : std::nullopt;
+}
+
 Observation make_absent() {
     return {Presence::absent, {}, std::nullopt};
 }
@@ -185,8 +199,10 @@ struct QmpVmPort::State {
         if (server.path.empty()) {
             co_return make_explained(Errc::vm_gone, "");
         }
+        qmp::ConnectOptions options;
+        options.as_user = &server == &main ? std::nullopt : user_of(config.control_dir);
         Result<qmp::Client> client =
-            co_await qmp::Client::connect(strand, server.path, qmp::ConnectOptions{}, deadline);
+            co_await qmp::Client::connect(strand, server.path, std::move(options), deadline);
         if (client.has_error()) {
             if (has_gone(client.error(), server.path)) {
                 co_return make_explained(Errc::vm_gone, "");

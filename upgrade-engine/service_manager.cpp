@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "upgrade-engine/service_manager.hpp"
 
+#include "common/as_user.hpp"
+
 #include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
 
@@ -77,11 +79,20 @@ bool has_systemd() {
 }
 
 std::optional<UnitFacts> observe_unit(const std::string& unit) {
-    // why: only root may use the private socket; it works without a bus.
-    if (const Bus own = connect("unix:path=/run/systemd/private", false)) {
-        if (auto facts = ask(own.get(), unit)) {
-            return facts;
+    std::optional<UnitFacts> facts;
+    const auto ask_privately = [&unit, &facts] {
+        if (const Bus own = connect("unix:path=/run/systemd/private", false)) {
+            facts = ask(own.get(), unit);
         }
+    };
+    // why: only root may use the private socket; it works without a bus.
+    if (is_own_user_with_rights()) {
+        ignore(run_as_user(0, "asking systemd", ask_privately), "there may be a bus");
+    } else {
+        ask_privately();
+    }
+    if (facts) {
+        return facts;
     }
     if (const Bus system = connect("unix:path=/run/dbus/system_bus_socket", true)) {
         return ask(system.get(), unit);

@@ -66,6 +66,8 @@ class UnderSystemd(unittest.TestCase):
         box.write("/etc/qhupd/qhupd.toml", CONFIG.format(shared=box.shared))
         for base, binary in qemus.items():
             box.write(f"/etc/qhupd/releases.d/qemu-{base}.toml", f'path = "{binary}"\n')
+        box.install(ROOT / "systemd" / "qhup.sysusers", "/usr/lib/sysusers.d/qhup.conf")
+        box.run("systemd-sysusers", "/usr/lib/sysusers.d/qhup.conf")
         box.systemctl("daemon-reload")
         box.systemctl("start", "qhupd.service")
 

@@ -139,6 +139,7 @@ TEST_CASE("the peer sees the user, and the daemon stays who it is", "[common][as
         WARN("only root can be another user");
         return;
     }
+    REQUIRE(run_as_user(::geteuid(), "beginning", [] {}).has_value());
     const Listener listener;
     struct Seen {
         bool is_ready = false;
@@ -169,6 +170,7 @@ TEST_CASE("the peer sees the user, and the daemon stays who it is", "[common][as
         CHECK(seen.is_connected);
         CHECK(listener.accept().uid == user);
         CHECK(seen.after == kOther);
+        CHECK(seen.dumpable == 1);
         CHECK(seen.after_rights == seen.before_rights);
     }
     const UniqueFd client = make_client();
