@@ -73,6 +73,14 @@ class OneSource(unittest.TestCase):
             section = re.split(r"(?m)^\.S[SH] ", section[1])[0]
             self.assertEqual(set(re.findall(r"\\fB(--[a-z-]+)\\fR", section)), names_of(run(*words, "--help").stdout) - {"--help"}, words)
 
+    def test_the_manual_has_every_exit_status_of_the_help(self):
+        statuses = re.findall(r"(?m)^  (\d+) +(\S.*)$", run("--help").stdout)
+        self.assertEqual([int(number) for number, _ in statuses], [0, 1, 2, 3, 4, 5, 6, 7, 64, 69, 75, 77, 78, 130])
+        manual = shown(page("qhupd-ctl.1"))[0]
+        below = " ".join(manual[manual.index("\nEXIT STATUS"):].split())
+        for number, text in statuses:
+            self.assertIn(f" {number} {text}", below)
+
     def test_completion_offers_every_command_and_option_of_the_help(self):
         offered = lambda *words: {line.split("\t")[0] for line in run("__complete", *words).stdout.splitlines()}
         self.assertEqual(offered(""), {words[0] for words in self.commands()})
@@ -114,6 +122,7 @@ class Completion(unittest.TestCase):
             self.assertEqual(self.bash(host, "upgrade", "vm"), ["vm0", "vm1", "vm2"])
             self.assertEqual(self.bash(host, "upgrade", "vm1", "vm"), ["vm0", "vm2"])
             self.assertEqual(self.bash(host, "upgrade", "vm1", "--to", ""), ["new"])
+            self.assertEqual(self.bash(host, "selftest", "--from", "n"), ["new"])
             self.assertEqual(self.bash(host, "sta"), ["status"])
             host.daemon.ctl("upgrade", "--yes", "vm0", "--to", "new")
             self.assertEqual(self.bash(host, "status", ""), [host.newest_run()])

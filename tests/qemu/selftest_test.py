@@ -5,18 +5,22 @@ touches a VM.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
 import time
 
+import jsonschema
 import processes
 from case import QemuTest, find_qemu, keep, main
 from daemon import Daemon
 from firmware import FirmwareGuest
 from preload import find_preload
+from prober import ROOT
 from rows.memory import HugePages
 
+SCHEMA = json.loads((ROOT / "docs/qhupd-ctl.schema.json").read_text())
 SECTIONS = '[deadlines]\npause_budget = "10s"\ndrain = "8s"\nverify = "100ms"\n[leases]\nfrozen = "15s"\n'
 
 
@@ -111,6 +115,7 @@ class Report(QemuTest):
         """What was tried, by name."""
         result = daemon.json("selftest", "--to", "qemu-10.0", "--from", "qemu-7.2", "-n", "1", timeout=250)
         self.assertTrue(result["passed"], result)
+        jsonschema.validate(result, {"$ref": "#/$defs/selftest", **SCHEMA})
         tried = {each["name"]: each for each in result["tried"]}
         self.assertEqual(result["accelerator"], "kvm" if tried["kvm"]["used"] else "tcg")
         self.assertEqual(result["hugepages"], tried["huge_pages"]["used"])
