@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/release_files.hpp"
 
+#include "common/read_file.hpp"
+
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 
 namespace qhup::daemon {
@@ -42,14 +42,11 @@ Result<Release> read_drop_in(const fs::path& path) {
     }
     std::error_code error;
     const auto size = fs::file_size(path, error);
-    std::ifstream file(path, std::ios::binary);
-    if (error || !file || size > kMaxDropInBytes) {
+    const auto text = read_file(path.string(), kMaxDropInBytes);
+    if (error || text.has_error() || size > kMaxDropInBytes) {
         return make_failure(Errc::release_invalid, path.string() + " cannot be read");
     }
-    const std::string text(
-        (std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()
-    );
-    return with_context(upgrade::parse_release(text, path.stem().string()), path.string());
+    return with_context(upgrade::parse_release(*text, path.stem().string()), path.string());
 }
 
 /// systemd's way to take away what a package ships.

@@ -2,6 +2,7 @@
 #include "daemon/selftest_host.hpp"
 
 #include "common/as_user.hpp"
+#include "common/read_file.hpp"
 #include "common/run_program.hpp"
 #include "common/unique_fd.hpp"
 #include "upgrade-engine/vm_facts.hpp"
@@ -37,22 +38,6 @@ constexpr std::size_t kSector = 512;
 constexpr off_t kDisk = 1 << 20;
 constexpr const char* kHugePages = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
 
-// why: not a stream. Reading a file of /proc can fail, and streams throw then.
-Result<std::string> read_all(const std::string& path) {
-    const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    std::string text;
-    std::array<char, 16'384> chunk{};
-    ssize_t got = 0;
-    do {
-        got = ::read(file.get(), chunk.data(), chunk.size());
-        text.append(chunk.data(), got > 0 ? static_cast<std::size_t>(got) : 0);
-    } while (got > 0 || (got < 0 && errno == EINTR));
-    if (got < 0) {
-        return make_system_failure(errno, "reading " + path);
-    }
-    return text;
-}
-
 Result<void> write_all(const std::string& path, std::string_view text, off_t size) {
     const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     const bool is_written = file.get() >= 0 &&
@@ -66,7 +51,7 @@ Result<void> write_all(const std::string& path, std::string_view text, off_t siz
 
 /// Whether the process has the folder in its command line.
 bool names_folder(const std::string& pid, const std::string& folder) {
-    const auto line = read_all("/proc/" + pid + "/cmdline");
+    const auto line = read_file("/proc/" + pid + "/cmdline");
     return line.has_value() && line->find(folder + "/") != std::string::npos;
 }
 
@@ -148,7 +133,7 @@ Result<void> start_selftest_guest(const std::vector<std::string>& command) {
 }
 
 Result<SelftestSaid> read_selftest_guest(const std::string& folder) {
-    auto serial = read_all(folder + "/serial");
+    auto serial = read_file(folder + "/serial");
     if (serial.has_error()) {
         return serial.error();
     }
@@ -178,7 +163,7 @@ HostUse observe_host_use(pid_t pid) {
         use.has_kvm = use.has_kvm || (!unreadable && target == "anon_inode:kvm-vm");
         use.has_vhost = use.has_vhost || (!unreadable && target == "/dev/vhost-net");
     }
-    const auto status = read_all(process + "/status");
+    const auto status = read_file(process + "/status");
     const auto huge = status.has_value() ? upgrade::find_number(*status, "HugetlbPages:")
                                          : std::optional<std::uint64_t>();
     use.huge_kib = huge.value_or(0);
@@ -195,7 +180,7 @@ HostUse observe_host_use(pid_t pid) {
 }
 
 std::string read_selftest_log(const std::string& folder, std::size_t most) {
-    const auto text = read_all(folder + "/log");
+    const auto text = read_file(folder + "/log");
     if (text.has_error()) {
         return {};
     }
@@ -219,7 +204,7 @@ std::vector<std::string> find_selftest_guests(const std::string& folder) {
 
 std::size_t free_huge_pages() {
     const auto read = [](const char* name) {
-        const auto text = read_all(std::string(kHugePages) + name);
+        const auto text = read_file(std::string(kHugePages) + name);
         std::size_t pages = 0;
         if (text.has_value()) {
             (void)std::from_chars(text->data(), text->data() + text->size(), pages);
@@ -241,7 +226,7 @@ std::string kernel_release() {
 }
 
 std::string load_selftests(const std::string& path) {
-    const auto text = read_all(path);
+    const auto text = read_file(path);
     return text.has_value() ? *text : std::string();
 }
 

@@ -2,6 +2,7 @@
 #include "upgrade-engine/kept_binary.hpp"
 
 #include "common/as_user.hpp"
+#include "common/read_file.hpp"
 #include "upgrade-engine/elf.hpp"
 
 #include <elf.h>
@@ -22,7 +23,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <set>
 
 namespace qhup::upgrade {
@@ -49,8 +49,8 @@ bool is_trusted(const struct stat& info) {
 }
 
 std::string load_text(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    const Result<std::string> text = read_file(path);
+    return text.has_value() ? *text : std::string();
 }
 
 /// A tree that is being made, in a folder that is removed unless it is finished.

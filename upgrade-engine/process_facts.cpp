@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "upgrade-engine/process_facts.hpp"
 
+#include "common/read_file.hpp"
 #include "common/unique_fd.hpp"
 #include "upgrade-engine/service_manager.hpp"
 
@@ -20,29 +21,6 @@ namespace {
 constexpr std::size_t kSmallFile = 64U << 10U;
 constexpr std::size_t kManyLinks = 4U << 20U;
 
-Result<std::string> load_small_file(const std::string& path, std::size_t most = kSmallFile) {
-    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    if (!fd) {
-        return make_system_failure(errno, "opening " + path);
-    }
-    std::array<char, 8192> buffer{};
-    std::string text;
-    while (text.size() < most) {
-        const ssize_t count = ::read(fd.get(), buffer.data(), buffer.size());
-        if (count < 0 && errno == EINTR) {
-            continue;
-        }
-        if (count < 0) {
-            return make_system_failure(errno, "reading " + path);
-        }
-        if (count == 0) {
-            break;
-        }
-        text.append(buffer.data(), static_cast<std::size_t>(count));
-    }
-    return text;
-}
-
 bool belongs_to(pid_t pid, uid_t uid) {
     struct stat info {};
     const std::string path = "/proc/" + std::to_string(pid);
@@ -51,7 +29,7 @@ bool belongs_to(pid_t pid, uid_t uid) {
 
 /// "" if it cannot be read.
 std::string text_of(const std::string& path) {
-    const Result<std::string> text = load_small_file(path);
+    const Result<std::string> text = read_file(path, kSmallFile, O_NOFOLLOW);
     return text.has_value() ? *text : std::string();
 }
 
@@ -143,8 +121,8 @@ Headroom observe_headroom(const std::string& root, const std::string& path) {
 
 Result<ProcessFacts> observe_process(pid_t pid) {
     const std::string folder = "/proc/" + std::to_string(pid);
-    const Result<std::string> stat_text = load_small_file(folder + "/stat");
-    const Result<std::string> status_text = load_small_file(folder + "/status");
+    const Result<std::string> stat_text = read_file(folder + "/stat", kSmallFile);
+    const Result<std::string> status_text = read_file(folder + "/status", kSmallFile);
     if (stat_text.has_error() || status_text.has_error()) {
         const Failure& cause = stat_text.has_error() ? stat_text.error() : status_text.error();
         return make_failure(
@@ -176,7 +154,7 @@ Result<ProcessFacts> observe_process(pid_t pid) {
 
 LinkCounters observe_links(pid_t pid) {
     const std::string path = "/proc/" + std::to_string(pid) + "/net/dev";
-    const Result<std::string> text = load_small_file(path, kManyLinks);
+    const Result<std::string> text = read_file(path, kManyLinks);
     return text.has_value() ? parse_link_counters(*text) : LinkCounters{};
 }
 
