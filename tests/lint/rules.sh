@@ -102,6 +102,9 @@ done | report S "the first line is SPDX-License-Identifier"
 search '#include\s+<toml\+\+' $(except '^common/toml\.hpp$' <<<"$production") |
     report T "toml++ aborts on some texts: include toml.hpp of common, which takes its assertions away"
 
+search 'istreambuf_iterator|\.rdbuf\(\)' $(except '^ctl/' <<<"$production") |
+    report R "throws where a read fails, and the daemon stops: read_file() of common"
+
 # Dependencies run one way: daemon -> upgrade-engine -> qmp-client -> common. ctl shares the types
 # of the API with the daemon and the codes with the engine, and nothing else.
 layer() { # layer FOLDER FORBIDDEN-FOLDERS
