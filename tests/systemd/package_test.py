@@ -135,7 +135,12 @@ class Packages(unittest.TestCase):
         self.hang_and_reload(vms)
 
         pids = self.assert_untouched(vms)
-        self.dpkg("--install", self.deb("qhupd"), self.deb(f"qhupd-{NEW}"))  # as an upgrade of both
+        daemon = self.main_pid()
+        said = self.dpkg("--install", self.deb("qhupd"), self.deb(f"qhupd-{NEW}"))  # as an upgrade of both
+        self.assertNotRegex(said.stdout + said.stderr, "(?i)could not|fail|refus|error")
+        self.assertNotEqual(self.main_pid(), daemon, "the daemon is still the old one")
+        states = self.box.run("systemctl", "is-active", "qhupd.service", "qhupd.socket", "qhupd-ro.socket").stdout.split()
+        self.assertEqual(states, ["active"] * 3)
         self.assert_untouched(vms, pids)
         self.ctl("list")
 
