@@ -232,7 +232,8 @@ TEST_CASE("a stale socket is named, and is no failure of a run over all", "[daem
         host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--max-failures", "1"});
     INFO(all.err << all.out << host.daemon_log());
     CHECK(all.status == 0);
-    for (const json& vm : json::parse(all.out).at("vms")) {
+    const json run = json::parse(all.out);
+    for (const json& vm : run.at("vms")) {
         const bool is_dead = vm.at("vm") == "dead";
         CHECK(vm.at("outcome") == (is_dead ? "skipped" : "upgraded"));
         CHECK(vm.at("code") == (is_dead ? "stale_socket" : ""));

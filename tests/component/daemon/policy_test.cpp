@@ -211,7 +211,8 @@ TEST_CASE("VMs that have no room together are upgraded one after another", "[dae
     INFO(ran.err << ran.out << host.daemon_log());
     REQUIRE(ran.status == 0);
     std::vector<std::pair<int, int>> spans; // from preflight to commit
-    for (const json& vm : json::parse(ran.out).at("vms")) {
+    const json run = json::parse(ran.out);
+    for (const json& vm : run.at("vms")) {
         const json steps = vm.at("steps");
         CHECK(steps.at(1).at("phase") == "preflight");
         spans.emplace_back(steps.at(1).at("at_ms").get<int>(), steps.back().at("at_ms").get<int>());
