@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A whole host of real guests, moved with one command: nobody's pause suffers from the others' upgrades, and all arrive.
 
-$QHUP_HOST_GUESTS says how many there are (16; with 32 it takes twice as long), $QHUP_HOST_LINUX how many of them are Linux
-(none). All numbers are of one run, so that they can be compared: first each VM is upgraded alone while the others go on
+$QHUP_HOST_GUESTS says how many there are (16; 32 take far longer on a small host), $QHUP_HOST_LINUX how many of them are Linux
+(none). All numbers are of one run, so that they can be compared: first VMs are upgraded alone while the others go on
 with what they do, then all with --all.
 """
 
@@ -16,11 +16,12 @@ from case import find_qemu, keep, main, note_figures
 from daemon import Daemon
 from firmware import FirmwareGuest
 from guest import Disk, Guest
-from pair import assert_runs_on_one
+from pair import assert_runs_on_one, wait_for
 
 GUESTS = int(os.environ.get("QHUP_HOST_GUESTS", "16"))
+ALONE = GUESTS if GUESTS <= 16 else 2  # of them are upgraded alone first
 LINUX = int(os.environ.get("QHUP_HOST_LINUX", "0"))
-CROWDED = 2.0  # how much longer everything takes because of others
+UNEVEN = 2.0  # the guests crowd the host themselves, always alike; others may do so in one part of the test only
 FACTOR = 1.5
 NOISE_MS = 25  # what the scheduler of a busy host of two cores adds to any pause of some 20 ms
 SETTINGS = '[deadlines]\nverify = "300ms"\npause_budget = "5s"\n'
@@ -41,7 +42,7 @@ class Host(unittest.TestCase):
     def setUpClass(cls):
         began = time.monotonic()
         releases = {f"qemu-{base}": find_qemu(base) for base in ("7.2", "10.0")}
-        cls.daemon = keep(Daemon(releases, top="parallel = 8\n", sections=SETTINGS))
+        cls.daemon = keep(Daemon(releases, sections=SETTINGS))
         cls.vms = []
         for number in range(GUESTS):
             # started all at once, they would wait for each other's firmware
@@ -53,6 +54,13 @@ class Host(unittest.TestCase):
         for vm in cls.vms:
             vm.wait_ready(180)
         cls.seconds = {"start": time.monotonic() - began}
+        # a monitor that has not answered yet has no name
+        wait_for(cls.knows_all, 60, "qhupd to know all VMs")
+
+    @classmethod
+    def knows_all(cls):
+        names = {vm["name"] for vm in cls.daemon.json("list")["vms"] if vm["reachable"]}
+        return names == {vm.name for vm in cls.vms}
 
     def upgrade(self, base, *vms, **options):
         """Pauses in ms, by VM."""
@@ -71,17 +79,19 @@ class Host(unittest.TestCase):
             vm.check()
 
     def test_all_at_once_pause_nobody_longer_than_one_alone(self):
-        alone = {}
-        for vm in self.vms:
+        alone, crowding = {}, [measure_crowding()]
+        for vm in self.vms[:ALONE]:
             alone.update(self.upgrade("10.0", vm))
+        crowding.append(measure_crowding())
         began = time.monotonic()
-        self.upgrade("7.2")
+        self.upgrade("7.2", *self.vms[:ALONE])
         self.seconds["back"] = time.monotonic() - began
         self.check_all("7.2")
-        crowding, began = measure_crowding(), time.monotonic()
+        crowding.append(measure_crowding())
+        began = time.monotonic()
         together = self.upgrade("10.0")
         self.seconds["all"] = time.monotonic() - began
-        crowding = max(crowding, measure_crowding())
+        crowding.append(measure_crowding())
         self.assertEqual(len(together), GUESTS)
         self.check_all("10.0")
         figures = {
@@ -93,12 +103,11 @@ class Host(unittest.TestCase):
             "start, seconds": round(self.seconds["start"], 1),
             "all, seconds": round(self.seconds["all"], 1),
             "back, seconds": round(self.seconds["back"], 1),
-            "crowding": round(crowding, 1),
+            "crowding": " ".join(f"{each:.1f}" for each in crowding),
         }
         note_figures("whole host", figures)
-        if crowding > CROWDED:
-            print("    others use this host: its pauses say nothing", flush=True)
-            return
+        if max(crowding) > UNEVEN * min(crowding):
+            self.skipTest(f"others use this host now and then (crowding {figures['crowding']}): its pauses say nothing")
         self.assertLess(statistics.median(together.values()), FACTOR * statistics.median(alone.values()), figures)
         self.assertLess(max(together.values()), FACTOR * max(alone.values()) + NOISE_MS, figures)
 

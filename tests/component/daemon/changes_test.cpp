@@ -2,12 +2,17 @@
 //
 // VMs that somebody else changes while a run goes on: they appear, end, come back as another
 // process, are stopped, or are migrated away. Each is handled and named, and no other VM minds.
+// Also the configuration, which changes under a run.
 #include "tests/component/daemon/harness.hpp"
 #include "tests/support/catch.hpp"
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <memory>
+#include <sstream>
+#include <string>
 
 using namespace qhup::test;
 using nlohmann::json;
@@ -181,4 +186,34 @@ TEST_CASE("a source that dies while the target loads leaves it the guest", "[dae
     CHECK(vm_of(run, "vm0").at("outcome") == "upgraded");
     CHECK(vm_of(run, "vm1").at("outcome") == "upgraded");
     host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.running_sides().size() == 1); }, 0);
+}
+
+TEST_CASE("a daemon that reads its configuration again and again answers meanwhile", "[daemon]") {
+    Host host(3);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const std::string path = host.dir() / "conf";
+    std::ostringstream good;
+    good << std::ifstream(path).rdbuf();
+    const auto count = [&host](const std::string& words) {
+        const std::string log = host.daemon_log();
+        std::size_t found = 0;
+        for (auto at = log.find(words); at != std::string::npos; at = log.find(words, at + 1)) {
+            ++found;
+        }
+        return found;
+    };
+    const pid_t upgrade = host.start_ctl({"--json", "upgrade", "--yes", "--all", "--to", "new"});
+    for (std::size_t i = 1; i <= 8; ++i) {
+        std::ofstream(path) << good.str();
+        REQUIRE(host.signal_daemon(SIGHUP));
+        CHECK(host.ctl({"--json", "list"}).status == 0);
+        REQUIRE(wait_until([&] { return count("the configuration was reloaded") == i; }));
+        std::ofstream(path) << good.str() << "[[[";
+        REQUIRE(host.signal_daemon(SIGHUP));
+        CHECK(host.ctl({"--json", "list"}).status == 0);
+        REQUIRE(wait_until([&] { return count("the configuration stays as it was") == i; }));
+    }
+    CHECK(host.finish_ctl(upgrade).status == 0);
+    CHECK(host.stop_daemon() == 0);
 }
