@@ -326,13 +326,6 @@ std::string render_selftest_begin(const daemon::SelftestView& selftest) {
 
 namespace {
 
-/// "huge pages" for huge_pages
-std::string name_of(const daemon::TriedView& tried) {
-    std::string name = tried.name == "kvm" ? "KVM" : printable(tried.name);
-    std::replace(name.begin(), name.end(), '_', ' ');
-    return name;
-}
-
 std::string render_tried(const std::vector<daemon::TriedView>& tried) {
     std::vector<Row> rows;
     for (const daemon::TriedView& each : tried) {
@@ -341,7 +334,7 @@ std::string render_tried(const std::vector<daemon::TriedView>& tried) {
                                       : "; " + count_of(each.vms, "VM") + " of this host " +
                                             (each.vms == 1 ? "uses it" : "use it");
         rows.push_back(
-            {"  " + name_of(each),
+            {"  " + printable(daemon::words_of_tried(each.name)),
              (each.used ? "tried: " : "not tried: ") + printable(each.text) + users}
         );
     }

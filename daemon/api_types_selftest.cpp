@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <utility>
 
 namespace qhup::daemon {
@@ -44,6 +45,12 @@ Result<void> parse_member(const std::string& key, const json& value, SelftestReq
 }
 
 } // namespace
+
+std::string words_of_tried(std::string_view name) {
+    std::string words(name == "kvm" ? "KVM" : name);
+    std::replace(words.begin(), words.end(), '_', ' ');
+    return words;
+}
 
 json to_json(const TriedView& value) {
     return {{"name", value.name}, {"used", value.used}, {"text", value.text}, {"vms", value.vms}};

@@ -61,6 +61,9 @@ struct SelftestView {
     bool operator==(const SelftestView&) const = default;
 };
 
+/// The name of what was tried, for people: "KVM", "huge pages".
+std::string words_of_tried(std::string_view name);
+
 nlohmann::json to_json(const TriedView& value);
 nlohmann::json to_json(const SelftestRequest& value);
 nlohmann::json to_json(const SelftestView& value);

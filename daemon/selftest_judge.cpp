@@ -112,11 +112,6 @@ TriedView make_one(
     return tried;
 }
 
-/// "huge pages" for huge_pages
-std::string name_for_people(const std::string& name) {
-    return name == "kvm" ? "KVM" : name == "huge_pages" ? "huge pages" : name;
-}
-
 } // namespace
 
 std::string explain_no_vhost(std::string_view log) {
@@ -225,7 +220,7 @@ BlockerView make_partly_tested(
         .id = "engine/selftest/" + name,
         .klass = "selftest",
         .reason = "The selftest from " + selftest.from + " to " + selftest.to +
-                  " has passed without " + name_for_people(name) + ", which " + users +
+                  " has passed without " + words_of_tried(name) + ", which " + users +
                   (vms.size() == 1 ? " uses" : " use") +
                   (tried == selftest.tried.end() ? "" : ": " + tried->text),
     };

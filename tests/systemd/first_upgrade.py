@@ -12,9 +12,9 @@ import pathlib
 import re
 import sys
 
-from firmware import FirmwareGuest
 from prober import ROOT
 from systemd_box import SystemdBox
+from unit_guest import UnitGuest
 
 PAGE = ROOT / "docs" / "first-upgrade.md"
 QEMU = pathlib.Path("/usr/lib/qhupd/qemu-7.2/bin/qemu-system-x86_64")
@@ -39,18 +39,9 @@ def commands_of_page():
     return re.findall(r"^    # (.+)$", PAGE.read_text(), re.MULTILINE)
 
 
-class RecordedGuest(FirmwareGuest):
-    """The VM of the page."""
-
-    def prepare(self):
-        self.folder.mkdir(parents=True)
-        self._make_disk()
-        return self
-
-
 def describe_vm(box):
     """Writes the VM's configuration; returns the VM."""
-    vm = RecordedGuest(QEMU, name="web", folder=box.shared / "web").prepare()
+    vm = UnitGuest(QEMU, name="web", folder=box.shared / "web").prepare()
     box.write("/etc/qhup-vm/web.conf", f"QEMU={vm.binary}\nARGS={' '.join(vm.arguments())}\n")
     return vm
 

@@ -11,11 +11,10 @@ import unittest
 
 from case import find_qemu, keep, main
 from daemon import find_program
-from firmware import FirmwareGuest
 from pair import wait_for
 from prober import ROOT
-from serial_watcher import SerialWatcher
 from systemd_box import SystemdBox
+from unit_guest import UnitGuest
 
 UNIT = "qhupd.service"
 CAPABILITIES = {"chown": 0, "dac_override": 1, "setgid": 6, "setuid": 7, "sys_ptrace": 19, "checkpoint_restore": 40}
@@ -40,25 +39,6 @@ vms = ["hang*"]
 probe = ["/bin/sh", "-c", "sleep {hang} & sleep {hang}"]
 probe_limit = "1s"
 """
-
-
-class UnitGuest(FirmwareGuest):
-    """A VM of a unit NAME.service, which runs it as a user."""
-
-    def prepare(self):
-        self.folder.mkdir(parents=True)
-        self._make_disk()
-        return self
-
-    def connect(self):
-        self.serial = SerialWatcher(self.serial_path, timeout=20)
-        self.wait_ready()
-
-    def disconnect(self):
-        self.serial.expect_end()
-        if self._qmp is not None:
-            self._qmp.close()
-        self.serial.close()
 
 
 class OwnUser(unittest.TestCase):

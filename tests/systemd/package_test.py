@@ -17,11 +17,11 @@ import unittest
 import first_upgrade
 from case import keep, main
 from daemon import find_program
-from firmware import FirmwareGuest
 from pair import wait_for
 from prober import ROOT
 from serial_watcher import SerialWatcher
 from systemd_box import SystemdBox
+from unit_guest import UnitGuest
 
 OLD, NEW = "qemu-7.2", "qemu-10.0"
 
@@ -40,23 +40,6 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
-
-
-class InstalledGuest(FirmwareGuest):
-    """A VM of a qhup-vm@ unit, whose QEMU is one of the packages."""
-
-    def prepare(self):
-        self.folder.mkdir(parents=True)
-        self._make_disk()
-        return self
-
-    def connect(self):
-        self.serial = SerialWatcher(self.serial_path, timeout=20)
-        self.wait_ready()
-
-    def disconnect(self):
-        self.serial.expect_end()
-        self.serial.close()
 
 
 class Packages(unittest.TestCase):
@@ -81,7 +64,7 @@ class Packages(unittest.TestCase):
         return self.box.run("dpkg", *arguments, timeout=180, env={"DEBIAN_FRONTEND": "noninteractive", "PATH": os.environ["PATH"]})
 
     def start_vm(self, name):
-        vm = InstalledGuest(binary_of(OLD), name=name, folder=self.box.shared / name).prepare()
+        vm = UnitGuest(binary_of(OLD), name=name, folder=self.box.shared / name).prepare()
         self.box.write(f"/etc/qhup-vm/{name}.conf", f"QEMU={vm.binary}\nARGS={' '.join(vm.arguments())}\n")
         vm.unit = f"qhup-vm@{name}.service"
         self.box.systemctl("start", vm.unit)

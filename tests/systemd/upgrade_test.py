@@ -9,11 +9,10 @@ import unittest
 
 from case import find_qemu, keep, main
 from daemon import find_program
-from firmware import FirmwareGuest
 from pair import wait_for
 from prober import ROOT
-from serial_watcher import SerialWatcher
 from systemd_box import SystemdBox
+from unit_guest import UnitGuest
 
 CONFIG = """
 [discovery]
@@ -31,25 +30,6 @@ vms = ["*"]
 probe = ["/bin/sh", "-c", "test $(id -un) = nobody && grep -q 'CapEff:.*0000000000000000' /proc/self/status"]
 probe_limit = "10s"
 """
-
-
-class UnitGuest(FirmwareGuest):
-    """A VM that a unit starts; its processes are seen from inside."""
-
-    def prepare(self):
-        self.folder.mkdir(parents=True)
-        self._make_disk()
-        return self
-
-    def connect(self):
-        self.serial = SerialWatcher(self.serial_path, timeout=5)
-        self.wait_ready()
-
-    def disconnect(self):
-        self.serial.expect_end()
-        if self._qmp is not None:
-            self._qmp.close()
-        self.serial.close()
 
 
 class UnderSystemd(unittest.TestCase):

@@ -10,9 +10,31 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 
 using namespace qhup::test;
 using namespace std::chrono_literals;
+
+namespace {
+
+/// A run over two VMs, one at a time, of which vm0 is kept in its pause.
+struct PausedRun {
+    pid_t ctl = -1;
+    std::shared_ptr<std::atomic<bool>> is_held = std::make_shared<std::atomic<bool>>(true);
+};
+
+PausedRun start_paused_run(Host& host) {
+    PausedRun run;
+    host.extra_config = "parallel = 1";
+    host.options(0).vm.reactions["hot-upgrade-switch"].held = run.is_held;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    run.ctl = host.start_ctl({"upgrade", "--yes", "--all", "--to", "new"});
+    REQUIRE(wait_until([&host] { return has_command(host, "source hot-upgrade-switch"); }));
+    return run;
+}
+
+} // namespace
 
 TEST_CASE("0: all selected VMs are on the release", "[ctl][exit]") {
     Host host(2);
@@ -80,36 +102,24 @@ TEST_CASE("6: preflight refuses, and nothing was paused", "[ctl][exit]") {
 
 TEST_CASE("75: another run has the VM", "[ctl][exit]") {
     Host host(2);
-    host.extra_config = "parallel = 1";
-    const auto paused = std::make_shared<std::atomic<bool>>(true);
-    host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
-    host.serve();
-    REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "--all", "--to", "new"});
-    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    const PausedRun run = start_paused_run(host);
     CHECK(host.ctl({"upgrade", "--yes", "vm1", "--to", "new"}).status == 75);
-    *paused = false;
-    CHECK(host.finish_ctl(upgrade).status == 0);
+    *run.is_held = false;
+    CHECK(host.finish_ctl(run.ctl).status == 0);
 }
 
 TEST_CASE("7: the run was aborted", "[ctl][exit]") {
     Host host(2);
-    host.extra_config = "parallel = 1";
-    const auto paused = std::make_shared<std::atomic<bool>>(true);
-    host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
-    host.serve();
-    REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "--all", "--to", "new"});
-    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    const PausedRun run = start_paused_run(host);
     const std::string id = host.newest_run();
     const pid_t abort = host.start_ctl({"abort", id});
     REQUIRE(wait_until([&] {
         const Ran now = host.ctl({"--json", "status", id, "--once"});
         return now.out.find("\"stopped\"") != std::string::npos;
     }));
-    *paused = false;
+    *run.is_held = false;
     CHECK(host.finish_ctl(abort).status == 7);
-    CHECK(host.finish_ctl(upgrade).status == 7);
+    CHECK(host.finish_ctl(run.ctl).status == 7);
 }
 
 TEST_CASE("64: a wrong command line, and a hold that is over already", "[ctl][exit]") {
@@ -161,18 +171,13 @@ TEST_CASE("78: the configuration is wrong", "[ctl][exit]") {
 }
 
 TEST_CASE("130: Ctrl-C goes away and says how to come back", "[ctl][exit]") {
-    Host host(1);
-    const auto paused = std::make_shared<std::atomic<bool>>(true);
-    host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
-    host.serve();
-    REQUIRE(host.start_daemon());
-    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
-    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
-    ::kill(upgrade, SIGINT);
-    const Ran ran = host.finish_ctl(upgrade);
+    Host host(2);
+    const PausedRun run = start_paused_run(host);
+    ::kill(run.ctl, SIGINT);
+    const Ran ran = host.finish_ctl(run.ctl);
     CHECK(ran.status == 130);
-    const std::string run = host.newest_run();
-    CHECK(ran.err.find("qhupd-ctl status " + run) != std::string::npos);
-    *paused = false;
-    CHECK(host.ctl({"status", run}).status == 0);
+    const std::string id = host.newest_run();
+    CHECK(ran.err.find("qhupd-ctl status " + id) != std::string::npos);
+    *run.is_held = false;
+    CHECK(host.ctl({"status", id}).status == 0);
 }
