@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/api_types.hpp"
 
+#include "daemon/api_types_read.hpp"
+
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -11,6 +13,11 @@ namespace qhup::daemon {
 namespace {
 
 using nlohmann::json;
+using read::elements;
+using read::flag;
+using read::integer;
+using read::member;
+using read::text;
 
 constexpr int kMaxDepth = 32;
 constexpr std::size_t kMaxNameLength = 128;
@@ -19,32 +26,6 @@ constexpr std::uint32_t kMaxParallel = 1024;
 constexpr std::uint64_t kMaxSoakMs = 7ULL * 24 * 3600 * 1000;
 constexpr std::size_t kMaxReasonLength = 500;
 constexpr std::uint64_t kMaxPauseBudgetMs = 30'000;
-
-/// The member, or a null value: never throws.
-const json& member(const json& object, const char* key) {
-    static const json null;
-    if (!object.is_object()) {
-        return null;
-    }
-    const auto found = object.find(key);
-    return found == object.end() ? null : *found;
-}
-
-std::string text(const json& object, const char* key) {
-    const json& value = member(object, key);
-    return value.is_string() ? value.get_ref<const std::string&>() : std::string();
-}
-
-bool flag(const json& object, const char* key) {
-    const json& value = member(object, key);
-    return value.is_boolean() && value.get<bool>();
-}
-
-template <class T>
-T integer(const json& object, const char* key) {
-    const json& value = member(object, key);
-    return value.is_number_integer() ? value.get<T>() : T{};
-}
 
 std::optional<double> decimal(const json& object, const char* key) {
     const json& value = member(object, key);
@@ -66,15 +47,12 @@ json or_null(const std::optional<double>& value) {
 
 std::vector<BlockerView> blockers_from_json(const json& object, const char* key = "blockers") {
     std::vector<BlockerView> blockers;
-    const json& array = member(object, key);
-    if (array.is_array()) {
-        for (const json& value : array) {
-            blockers.push_back(
-                {.id = text(value, "id"),
-                 .klass = text(value, "class"),
-                 .reason = text(value, "reason")}
-            );
-        }
+    for (const json& value : elements(object, key)) {
+        blockers.push_back(
+            {.id = text(value, "id"),
+             .klass = text(value, "class"),
+             .reason = text(value, "reason")}
+        );
     }
     return blockers;
 }
@@ -108,15 +86,12 @@ std::optional<StageView> stage_from_json(const json& value) {
 
 std::vector<StepView> steps_from_json(const json& object) {
     std::vector<StepView> steps;
-    const json& array = member(object, "steps");
-    if (array.is_array()) {
-        for (const json& value : array) {
-            steps.push_back(
-                {.phase = text(value, "phase"),
-                 .at_ms = integer<std::uint64_t>(value, "at_ms"),
-                 .outcome = text(value, "outcome")}
-            );
-        }
+    for (const json& value : elements(object, "steps")) {
+        steps.push_back(
+            {.phase = text(value, "phase"),
+             .at_ms = integer<std::uint64_t>(value, "at_ms"),
+             .outcome = text(value, "outcome")}
+        );
     }
     return steps;
 }
@@ -699,11 +674,8 @@ RunView run_from_json(const json& value) {
     if (const json& request = member(value, "request"); request.is_object()) {
         run.request = run_request_from_json(request);
     }
-    const json& vms = member(value, "vms");
-    if (vms.is_array()) {
-        for (const json& vm : vms) {
-            run.vms.push_back(run_vm_from_json(vm));
-        }
+    for (const json& vm : elements(value, "vms")) {
+        run.vms.push_back(run_vm_from_json(vm));
     }
     return run;
 }

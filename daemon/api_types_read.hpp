@@ -17,6 +17,13 @@ inline const nlohmann::json& member(const nlohmann::json& object, const char* ke
     return !object.is_object() || found == object.end() ? null : *found;
 }
 
+/// The member if it is an array, or an empty one.
+inline const nlohmann::json& elements(const nlohmann::json& object, const char* key) {
+    static const nlohmann::json none = nlohmann::json::array();
+    const nlohmann::json& value = member(object, key);
+    return value.is_array() ? value : none;
+}
+
 inline std::string text(const nlohmann::json& object, const char* key) {
     const nlohmann::json& value = member(object, key);
     return value.is_string() ? value.get_ref<const std::string&>() : std::string();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ctl/commands/commands.hpp"
 #include "ctl/render.hpp"
+#include "daemon/api_types_read.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -34,8 +35,7 @@ std::optional<ExitStatus> find_unknown_release(Client& client, const Options& op
         return *failed;
     }
     const auto& body = std::get<nlohmann::json>(answer);
-    const auto releases = body.find("releases");
-    for (const auto& release : releases != body.end() ? *releases : nlohmann::json::array()) {
+    for (const auto& release : daemon::read::elements(body, "releases")) {
         if (daemon::release_from_json(release).name == options.to) {
             return std::nullopt;
         }
@@ -126,7 +126,7 @@ ExitStatus run_check(Client& client, const Options& options) {
         checks.push_back(daemon::check_from_json(body));
     }
     const nlohmann::json document = {{"checks", bodies}};
-    print_document(options, document, render_checks(checks, output_style(options)));
+    print_document(options, document, [&] { return render_checks(checks, output_style(options)); });
     return exit_status_of(checks);
 }
 

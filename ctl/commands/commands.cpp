@@ -24,12 +24,14 @@ void print(const std::string& text) {
 }
 
 void print_document(
-    const Options& options, const nlohmann::json& document, const std::string& text
+    const Options& options,
+    const nlohmann::json& document,
+    const std::function<std::string()>& render
 ) {
     if (options.json) {
         print_raw(daemon::format_json_pretty(document) + "\n");
     } else {
-        print(text);
+        print(render());
     }
 }
 

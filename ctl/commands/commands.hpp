@@ -91,9 +91,11 @@ ExitStatus follow_events(
 
 /// Prints to stdout, wrapped to the terminal if it is one. After failure is_output_lost() is true.
 void print(const std::string& text);
-/// Prints the document with --json, else the text.
+/// Prints the document with --json, else the text that `render` makes.
 void print_document(
-    const Options& options, const nlohmann::json& document, const std::string& text
+    const Options& options,
+    const nlohmann::json& document,
+    const std::function<std::string()>& render
 );
 /// The same as it is: documents, and what is made for other programs.
 void print_raw(const std::string& text);

@@ -409,9 +409,9 @@ ExitStatus run_doctor(Client& client, const Options& options) {
              {"next_step", finding.next_step}}
         );
     }
-    print_document(
-        options, {{"findings", list}}, render_findings(doctor.findings(), output_style(options))
-    );
+    print_document(options, {{"findings", list}}, [&] {
+        return render_findings(doctor.findings(), output_style(options));
+    });
     if (doctor.has_bad_configuration()) {
         return ExitStatus::bad_configuration;
     }

@@ -87,7 +87,9 @@ public:
             return *status_;
         }
         progress_.finish();
-        print_document(options_, body_, render_run(run_, output_style(options_)));
+        print_document(options_, body_, [this] {
+            return render_run(run_, output_style(options_));
+        });
         return exit_status_of(run_);
     }
 

@@ -3,6 +3,7 @@
 // What was and what is: history, watch, events.
 #include "ctl/commands/commands.hpp"
 #include "ctl/render.hpp"
+#include "daemon/api_types_read.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -66,9 +67,8 @@ ExitStatus run_history(Client& client, const Options& options) {
         return *failed;
     }
     const auto& body = std::get<json>(answer);
-    const auto found = body.find("history");
     std::vector<daemon::HistoryView> all;
-    for (const auto& entry : found != body.end() && found->is_array() ? *found : json::array()) {
+    for (const auto& entry : daemon::read::elements(body, "history")) {
         all.push_back(daemon::history_from_json(entry));
     }
     const auto chosen = choose_history(std::move(all), options.vms, options.limit);
@@ -76,7 +76,9 @@ ExitStatus run_history(Client& client, const Options& options) {
     for (const daemon::HistoryView& entry : chosen) {
         document["history"].push_back(daemon::to_json(entry));
     }
-    print_document(options, document, render_history(chosen, output_style(options)));
+    print_document(options, document, [&] {
+        return render_history(chosen, output_style(options));
+    });
     return ExitStatus::ok;
 }
 
@@ -94,9 +96,9 @@ ExitStatus run_watch(Client& client, const Options& options) {
         }
     }
     if (id.empty()) {
-        print_document(
-            options, {{"run", nullptr}}, "No run goes on. 'qhupd-ctl history' shows what was.\n"
-        );
+        print_document(options, {{"run", nullptr}}, [] {
+            return std::string("No run goes on. 'qhupd-ctl history' shows what was.\n");
+        });
         return ExitStatus::nothing_to_do;
     }
     const auto answer = get_document(client, options, "/v1/runs/" + percent_encoded(id));

@@ -4,6 +4,7 @@
 #include "common/version.hpp"
 #include "ctl/commands/commands.hpp"
 #include "ctl/render.hpp"
+#include "daemon/api_types_read.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -22,7 +23,7 @@ show_document(Client& client, const Options& options, const std::string& target,
         return *failed;
     }
     const auto& body = std::get<nlohmann::json>(answer);
-    print_document(options, body, render(body));
+    print_document(options, body, [&] { return render(body); });
     return ExitStatus::ok;
 }
 
@@ -30,11 +31,8 @@ template <class View>
 std::vector<View>
 list_from(const nlohmann::json& body, const char* key, View (*from_json)(const nlohmann::json&)) {
     std::vector<View> values;
-    const auto found = body.find(key);
-    if (found != body.end() && found->is_array()) {
-        for (const auto& value : *found) {
-            values.push_back(from_json(value));
-        }
+    for (const auto& value : daemon::read::elements(body, key)) {
+        values.push_back(from_json(value));
     }
     return values;
 }
@@ -74,9 +72,7 @@ std::string way_back_line(const nlohmann::json& vm) {
 /// A list of words, in a line.
 std::string words_of(const nlohmann::json& object, const char* key) {
     std::string line;
-    const auto found = object.find(key);
-    for (const auto& word :
-         found != object.end() && found->is_array() ? *found : nlohmann::json::array()) {
+    for (const auto& word : daemon::read::elements(object, key)) {
         line += (line.empty() ? "" : " ") +
                 printable(word.is_string() ? word.get<std::string>() : std::string());
     }
@@ -112,9 +108,7 @@ std::string policy_lines(const nlohmann::json& vm) {
         add("taken back if it is not well after an upgrade");
     }
     std::string windows;
-    const auto window = policy->find("window");
-    for (const auto& span :
-         window != policy->end() && window->is_array() ? *window : nlohmann::json::array()) {
+    for (const auto& span : daemon::read::elements(*policy, "window")) {
         windows += (windows.empty() ? "" : ", ") +
                    printable(span.is_string() ? span.get<std::string>() : std::string());
     }
@@ -127,8 +121,7 @@ std::string policy_lines(const nlohmann::json& vm) {
 
 std::string ways_back(const nlohmann::json& body) {
     std::string lines;
-    const auto vms = body.find("vms");
-    for (const auto& vm : vms != body.end() && vms->is_array() ? *vms : nlohmann::json::array()) {
+    for (const auto& vm : daemon::read::elements(body, "vms")) {
         lines += way_back_line(vm);
     }
     return lines.empty() ? lines : "\n" + lines;

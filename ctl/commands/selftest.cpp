@@ -60,7 +60,9 @@ ExitStatus run_selftest(Client& client, const Options& options) {
         const auto& body = std::get<nlohmann::json>(answer);
         selftest = daemon::selftest_from_json(body);
         if (selftest.state == "finished") {
-            print_document(options, body, render_selftest(selftest, output_style(options)));
+            print_document(options, body, [&] {
+                return render_selftest(selftest, output_style(options));
+            });
             return selftest.passed ? ExitStatus::ok : ExitStatus::failure;
         }
         if (run != selftest.run && !options.json) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ctl/commands/commands.hpp"
 #include "ctl/render.hpp"
+#include "daemon/api_types_read.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -130,11 +131,10 @@ ExitStatus run_status(Client& client, const Options& options) {
     const auto& body = std::get<nlohmann::json>(answer);
     if (is_list) {
         std::vector<daemon::RunView> runs;
-        const auto found = body.find("runs");
-        for (const auto& run : found != body.end() ? *found : nlohmann::json::array()) {
+        for (const auto& run : daemon::read::elements(body, "runs")) {
             runs.push_back(daemon::run_from_json(run));
         }
-        print_document(options, body, render_runs(runs));
+        print_document(options, body, [&] { return render_runs(runs); });
         return ExitStatus::ok;
     }
     const daemon::RunView run = daemon::run_from_json(body);
@@ -142,7 +142,7 @@ ExitStatus run_status(Client& client, const Options& options) {
         Progress progress = make_progress(options);
         return follow_run(client, options, body, progress);
     }
-    print_document(options, body, render_run(run, output_style(options)));
+    print_document(options, body, [&] { return render_run(run, output_style(options)); });
     return run.state == "running" ? ExitStatus::ok : exit_status_of(run);
 }
 
