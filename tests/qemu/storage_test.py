@@ -11,6 +11,7 @@ import pathlib
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 from block import LockProbe, assert_sound, create
@@ -337,48 +338,68 @@ class Queues(QemuTest):
 
 
 class PersistentMemory(QemuTest):
-    SLOW_MS = 300
+    """No block driver knows of its flush: a thread calls fsync, and its answer is lost with a process that hands over before."""
 
     def test_flush_of_virtio_pmem_is_waited_for(self):
-        """No block driver knows of it: a thread calls fsync, and its answer is lost with a process that hands over before."""
         with contextlib.ExitStack() as stack:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qhup-storage-")))
-            with open(folder / "memory.pmem", "wb") as file:
+            memory = folder / "memory.pmem"
+            with open(memory, "wb") as file:
                 file.truncate(64 << 20)
-            shim = find_preload("slow_fsync.c")
-            slow = {"LD_PRELOAD": str(shim), "SLOW_FSYNC_FILE": ".pmem", "SLOW_FSYNC_MS": str(self.SLOW_MS)}
-            for name, value in slow.items():
-                os.environ[name] = value
+            for name, value in (("LD_PRELOAD", find_preload("held_fsync.c")), ("HELD_FSYNC_FILE", memory.suffix)):
+                os.environ[name] = str(value)
                 stack.callback(os.environ.pop, name)
             extra = ["-m", "256,slots=2,maxmem=1G", "-device", "virtio-pmem-pci,memdev=pm0"]
-            extra += ["-object", f"memory-backend-file,id=pm0,size=64M,share=on,mem-path={folder / 'memory.pmem'}"]
+            extra += ["-object", f"memory-backend-file,id=pm0,size=64M,share=on,mem-path={memory}"]
             parameters = {"module": "virtio_pmem", "disk": "/dev/pmem0", "disk_rate_kib": 0}
             vm = self.start("7.2", stack=stack, net=False, extra=extra, parameters=parameters)
             for base in ("7.2", "10.0", "10.0", "7.2"):
                 with self.subTest(f"{vm.base} to {base}"):
-                    self.given_up(vm, base)
-                    with Upgrade(vm, find_qemu(base)) as upgrade:
-                        upgrade.prepare()
-                        upgrade.switch(drain_deadline=2000, budget=3000, frozen_lease=4000)
-                        upgrade.commit()
-                    vm.base = base
-                    assert_runs_on_one(vm)
-                    self.goes_on(vm)
+                    self.given_up(vm, base, memory)
+                    self.waited_for(vm, base, memory)
 
-    def given_up(self, vm, base):
-        """The guest always waits for a flush, which takes longer than we wait."""
+    def given_up(self, vm, base, memory):
+        """A flush that takes longer than we wait."""
         with Upgrade(vm, find_qemu(base)) as upgrade:
             upgrade.prepare()
-            with self.assertRaises(UpgradeFailed) as caught:
-                upgrade.switch(drain_deadline=self.SLOW_MS // 10, budget=3000, frozen_lease=4000)
+            with held_flush(memory), self.assertRaises(UpgradeFailed) as caught:
+                upgrade.switch(drain_deadline=30, budget=3000, frozen_lease=4000)
             upgrade.rollback()
         self.assertEqual(caught.exception.code, "drain-timeout")
+        self.goes_on(vm)
+
+    def waited_for(self, vm, base, memory):
+        """A flush that ends while we wait."""
+        with Upgrade(vm, find_qemu(base)) as upgrade:
+            upgrade.prepare()
+            with held_flush(memory) as hold:
+                end = threading.Timer(0.3, hold.unlink)
+                end.start()
+                upgrade.switch(drain_deadline=2000, budget=3000, frozen_lease=4000)
+                self.assertFalse(hold.exists(), "the switch was done before the flush")
+                end.join()
+            upgrade.commit()
+        vm.base = base
+        assert_runs_on_one(vm)
         self.goes_on(vm)
 
     def goes_on(self, vm):
         batches = vm.batches()["pmem0"]
         wait_for(lambda: vm.batches()["pmem0"] >= batches + 2, 30, "the guest's flushes are answered")
         vm.check()
+
+
+@contextlib.contextmanager
+def held_flush(memory):
+    """Entered with a flush of the file under way, which waits while the file that is given exists: see held_fsync.c."""
+    hold, held = memory.with_name(memory.name + ".hold"), memory.with_name(memory.name + ".held")
+    held.unlink(missing_ok=True)
+    hold.touch()
+    try:
+        wait_for(held.exists, 30, "the guest flushes")
+        yield hold
+    finally:
+        hold.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
