@@ -28,8 +28,8 @@ COMMANDS = (
 HEAD = """# The first upgrade, from packages to a VM on its new QEMU
 
 Typed on a Debian 12 host under a real systemd by `tests/systemd/first_upgrade.py`, which writes this page; a test types it again. The VM
-is described in `/etc/qhup-vm/web.conf` (`QEMU=` and `ARGS=`, see the example in `qhup-vm@.service`): a boot sector that counts on its
-serial port, under TCG on two busy cores. It counted on through all of this. KERNEL stands for the release of the host's kernel.
+is described in `/etc/qhup-vm/web.conf` (`QEMU=` and `ARGS=`, as in `/usr/share/doc/qhupd/examples/vm.conf`): a boot sector that counts
+on its serial port, under TCG on two busy cores. It counted on through all of this. KERNEL stands for the release of the host's kernel.
 
 """
 

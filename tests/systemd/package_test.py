@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -102,6 +103,7 @@ class Packages(unittest.TestCase):
         self.type_what_the_page_says()
         self.assertEqual(self.box.show("qhupd.service", "UnitFileState", "LoadState"), ["enabled", "loaded"])
         self.assertIn("the configuration is good", self.box.run("qhupd", "--check-config").stdout)
+        self.assert_named_pages_are_installed()
         releases = self.ctl("releases")["releases"]
         self.assertEqual([(release["name"], release["usable"]) for release in releases], [(NEW, True), (OLD, True)])
 
@@ -138,6 +140,21 @@ class Packages(unittest.TestCase):
         self.assert_untouched(vms, pids)
         self.assertFalse(self.box.path("/var/lib/qhupd").exists())
         self.assertEqual(self.box.run("systemctl", "is-active", *(vm.unit for vm in vms)).stdout.split(), ["active", "active"])
+
+    def assert_named_pages_are_installed(self):
+        """What programs and pages call docs/… is there, and so is what the unit calls an example."""
+        folder = self.box.path("/usr/share/doc/qhupd")
+        pages = sorted(folder.glob("*.md"))
+        self.assertIn("operations.md", [page.name for page in pages])
+        programs = [self.box.path(program) for program in ("/usr/sbin/qhupd", "/usr/bin/qhupd-ctl")]
+        named = {}
+        for file in [*pages, *programs]:
+            for name in re.findall(rb"docs/([a-z-]+(?:/[a-z_-]+)*(?:\.[a-z]+)+)", file.read_bytes()):
+                named.setdefault(name.decode(), file.name)
+        self.assertIn("openapi.yaml", named)
+        missing = {name: by for name, by in named.items() if not (folder / name).is_file()}
+        self.assertFalse(missing, "named in these, and not installed")
+        self.assertIn("hot-upgrade=on", (folder / "examples" / "vm.conf").read_text())
 
     def type_what_the_page_says(self):
         """docs/first-upgrade.md: from the packages to an upgraded VM, with at most five commands."""
