@@ -248,6 +248,16 @@ void VmRegistry::start_waiting_probes() {
     }
 }
 
+/// Whether another socket of this process has a name: of two monitors one gets what the new QEMU
+/// says before the other does, and passes for another VM until then.
+bool VmRegistry::is_named_elsewhere(const Entry& entry, const VmProbe& probe) const {
+    return std::any_of(entries_.begin(), entries_.end(), [&entry, &probe](const auto& each) {
+        const Entry& other = *each.second;
+        return &other != &entry && !other.name.empty() && other.last &&
+               other.last->facts.claimed_pid == probe.facts.claimed_pid;
+    });
+}
+
 awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry, bool is_silent) {
     const bool is_wanted = std::exchange(entry->is_wanted, false);
     if (entry->run.empty() || is_wanted) {
@@ -263,7 +273,9 @@ awaitable<void> VmRegistry::run_probe(std::shared_ptr<Entry> entry, bool is_sile
         }
         is_renaming_due_ = is_renaming_due_ || !entry->last ||
                            entry->last->facts.name != probe.facts.name ||
-                           entry->last->answers != probe.answers;
+                           entry->last->answers != probe.answers ||
+                           (entry->last->facts.claimed_pid != probe.facts.claimed_pid &&
+                            is_named_elsewhere(*entry, probe));
         entry->last = std::make_shared<const VmProbe>(std::move(probe));
         entry->asked = Clock::now();
     }

@@ -100,6 +100,7 @@ private:
 
     [[nodiscard]] awaitable<void> rescan();
     void start_probe(const std::shared_ptr<Entry>& entry);
+    bool is_named_elsewhere(const Entry& entry, const VmProbe& probe) const;
     void queue_probe(const std::shared_ptr<Entry>& entry);
     void start_waiting_probes();
     [[nodiscard]] awaitable<void> run_probe(std::shared_ptr<Entry> entry, bool is_silent);

@@ -125,9 +125,14 @@ std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets) 
     std::vector<bool> is_second(sockets.size(), false);
     std::map<std::string, Owner> owners;
     std::set<ProcessKey> processes;
+    for (const ProbedSocket& socket : sockets) {
+        if (const auto process = process_of(socket); process && socket.is_in_run) {
+            processes.insert(*process);
+        }
+    }
     for (std::size_t i = 0; i < sockets.size(); ++i) {
         const auto process = process_of(sockets[i]);
-        is_second[i] = process && !processes.insert(*process).second;
+        is_second[i] = process && !sockets[i].is_in_run && !processes.insert(*process).second;
         if (is_second[i]) {
             continue;
         }

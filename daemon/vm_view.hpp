@@ -47,7 +47,7 @@ std::string name_from_path(std::string_view path);
 /// already, else it goes to the one whose path has it, else to none; the others are named after
 /// their paths. A name that was given stays as long as the socket is there and QEMU says the same:
 /// it moves to no other VM when its owner ends. A socket that is a second monitor of a VM that was
-/// named before gets an empty name and is left out.
+/// named before, or is in a run, gets an empty name and is left out. One that is in a run never is.
 std::vector<std::string> choose_names(const std::vector<ProbedSocket>& sockets);
 
 /// Name of the VM's folder below control_dir: the VM's name, or a shorter one made from it if a

@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <chrono>
+#include <filesystem>
 
 using namespace qhup::test;
 using nlohmann::json;
@@ -121,6 +122,31 @@ TEST_CASE("a VM in a run is busy for every other run", "[daemon][upgrade]") {
     CHECK(vm_of(json::parse(second.out), "vm1").at("outcome") == "upgraded");
     *paused = false;
     CHECK(host.finish_ctl(first).status == 0);
+}
+
+TEST_CASE("a second monitor that appears during a run takes no VM out of it", "[daemon][upgrade]") {
+    Host host(1);
+    const auto paused = std::make_shared<std::atomic<bool>>(true);
+    host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "vm0", "--to", "new"});
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    const auto list = [&host] { return json::parse(host.ctl({"--json", "list"}).out).at("vms"); };
+    // when: it comes before the other one in the alphabet, and goes again
+    std::filesystem::create_symlink(host.dir() / "q/vm0.qmp", host.dir() / "q/a.qmp");
+    CHECK(list().size() == 1);
+    const json during = list(); // names are chosen with what the look before found
+    *paused = false;
+    CHECK(host.finish_ctl(upgrade).status == 0);
+    std::filesystem::remove(host.dir() / "q/a.qmp");
+    // then
+    REQUIRE(during.size() == 1);
+    CHECK(during.at(0).at("run") == host.newest_run());
+    const json after = list();
+    REQUIRE(after.size() == 1);
+    CHECK(after.at(0).at("run") == "");
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 2);
 }
 
 TEST_CASE("Ctrl-C detaches from the run and never aborts it", "[daemon][upgrade]") {

@@ -113,6 +113,23 @@ TEST_CASE("a second monitor of one process is left out", "[daemon][vm_view]") {
     CHECK(choose_names({first, second}) == std::vector<std::string>{"web", ""});
 }
 
+TEST_CASE("a second monitor takes no name from a VM in a run", "[daemon][vm_view]") {
+    const auto busy = [] {
+        auto socket = socket_of("/q/b.qmp", "web", "web");
+        socket.is_in_run = true;
+        return socket;
+    }();
+    auto first = busy;
+    first.path = "/q/a.qmp";
+    first.name = "";
+    first.is_in_run = false;
+    CHECK(choose_names({first, busy}) == std::vector<std::string>{"", "web"});
+    // nor does one from the other, if runs have both
+    first.name = "a";
+    first.is_in_run = true;
+    CHECK(choose_names({first, busy}) == std::vector<std::string>{"a", "web"});
+}
+
 TEST_CASE("a VM that falls silent keeps its name", "[daemon][vm_view]") {
     VmProbe silent;
     const ProbedSocket socket{
