@@ -134,6 +134,16 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
     }
 
     Result<void> write(const std::vector<JournalChange>& changes) {
+        if (db && db->is_gone()) {
+            log().warn("the journal {} was removed or replaced; a fresh one is made", path);
+            std::move(*db).leave();
+            db.reset();
+            was_set_aside = true;
+            const auto aside = set_journal_aside(path, unix_ms_now()); // what is there now
+            if (aside.has_error()) {
+                return aside.error();
+            }
+        }
         if (!db) {
             auto opened = open_or_replace(path, was_set_aside);
             if (opened.has_error()) {

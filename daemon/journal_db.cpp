@@ -440,6 +440,18 @@ Result<void> JournalDb::write(const std::vector<JournalChange>& changes) {
     return done;
 }
 
+bool JournalDb::is_gone() const {
+    int has_moved = 0;
+    sqlite3_file_control(db_.get(), "main", SQLITE_FCNTL_HAS_MOVED, &has_moved);
+    return has_moved != 0;
+}
+
+void JournalDb::leave() && {
+    // why: SQLite would remove the "-wal" of the path, and that may be another file's now.
+    sqlite3_db_config(db_.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    db_.reset();
+}
+
 Result<std::string> set_journal_aside(const std::string& path, std::int64_t unix_ms) {
     const std::string aside = path + ".broken-" + std::to_string(unix_ms);
     // why: the file itself comes last, so that a fresh one never meets what belongs to the old one.

@@ -50,6 +50,13 @@ public:
     /// After failure: the rows are what they were
     Result<void> write(const std::vector<JournalChange>& changes);
 
+    /// Whether the file is no longer what its path leads to: it was removed, renamed or replaced.
+    /// What is written then is found by nobody.
+    [[nodiscard]] bool is_gone() const;
+
+    /// Closes it and leaves alone whatever is at its path now.
+    void leave() &&;
+
 private:
     struct Close {
         void operator()(sqlite3* db) const noexcept;

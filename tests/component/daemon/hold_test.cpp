@@ -5,6 +5,7 @@
 #include "tests/support/catch.hpp"
 
 #include <chrono>
+#include <filesystem>
 
 using namespace qhup::test;
 using nlohmann::json;
@@ -64,6 +65,29 @@ TEST_CASE("a VM that is held is refused by its name, and left out of --all", "[d
     host.kill_daemon();
     REQUIRE(host.start_daemon());
     CHECK(json::parse(host.ctl({"--json", "show", "vm0"}).out).at("hold").is_null());
+}
+
+TEST_CASE(
+    "holds and runs outlast a state folder that was emptied under the daemon", "[daemon][hold]"
+) {
+    Host host(2);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    REQUIRE(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0);
+    REQUIRE(host.ctl({"hold", "vm0", "--reason", "before"}).status == 0);
+    std::filesystem::remove_all(host.dir() / "state");
+    // without its folder nothing is promised
+    CHECK(host.ctl({"hold", "vm1", "--reason", "nowhere"}).status != 0);
+    CHECK(host.ctl({"upgrade", "--yes", "vm1", "--to", "new"}).status != 0);
+    CHECK_FALSE(has_command(host, "main hot-upgrade-prepare", 1));
+    std::filesystem::create_directory(host.dir() / "state");
+    REQUIRE(host.ctl({"hold", "vm1", "--reason", "after"}).status == 0);
+    REQUIRE(wait_until([&] { return host.journal_log().find("before") != std::string::npos; }));
+    host.kill_daemon();
+    REQUIRE(host.start_daemon());
+    CHECK(host.ctl({"show", "vm0"}).out.find("before") != std::string::npos);
+    CHECK(host.ctl({"show", "vm1"}).out.find("after") != std::string::npos);
+    CHECK(host.ctl({"status"}).out.find("1 upgraded") != std::string::npos);
 }
 
 TEST_CASE("a hold that has expired holds nobody", "[daemon][hold]") {

@@ -304,6 +304,49 @@ TEST_CASE("a journal of 10,000 upgrades is as large as what is remembered", "[da
     CHECK(again.open().size() == kBounds.runs);
 }
 
+TEST_CASE("a journal that is taken away from a daemon is made anew", "[daemon][journal]") {
+    const TempDir folder;
+    fs::create_directory(folder / "state");
+    const std::string path = folder / "state/journal.db";
+    const std::string elsewhere = folder / "elsewhere.db";
+    make_journal(elsewhere, some_run("r9"));
+    const std::function<void()> takes[] = {
+        [&] {
+            fs::remove(path);
+            fs::remove(path + "-wal");
+        },
+        [&] { fs::rename(folder / "state", folder / "moved"); },
+        [&] { fs::copy_file(elsewhere, path + ".new"), fs::rename(path + ".new", path); },
+    };
+    for (const auto& take : takes) {
+        {
+            Home home(path);
+            home.open();
+            REQUIRE(home.write(put_whole(some_run("r1")), IfNotWritten::drop).has_value());
+            take();
+            const bool has_folder = fs::exists(folder / "state");
+            CHECK(
+                home.write(put_whole(some_run("r2")), IfNotWritten::drop).has_value() == has_folder
+            );
+            CHECK(home.replaced == 1); // so that all that is known is put again
+            fs::create_directory(folder / "state");
+            CHECK(home.write(put_whole(some_run("r3")), IfNotWritten::drop).has_value());
+            CHECK(home.replaced == 1);
+            CHECK(home.close() == 0);
+        }
+        Home home(path);
+        std::vector<std::string> ids;
+        for (const RunView& run : home.open()) {
+            ids.push_back(run.id);
+        }
+        REQUIRE(ids.size() >= 1);
+        CHECK(ids.back() == "r3");
+        CHECK(std::count(ids.begin(), ids.end(), "r9") == 0);
+        fs::remove_all(folder / "state");
+        fs::create_directory(folder / "state");
+    }
+}
+
 TEST_CASE("a journal that cannot be used is set aside and a fresh one works", "[daemon][journal]") {
     struct Row {
         const char* what;
