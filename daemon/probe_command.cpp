@@ -12,7 +12,6 @@
 #include <pwd.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,6 +20,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -38,16 +38,56 @@ Failure make_probe_failure(const ProbeCommand& command, const std::string& what)
     );
 }
 
-/// The first words of what it wrote.
-std::string read_words(int fd) {
-    std::array<char, kMostWords> buffer{};
-    const ssize_t got = ::pread(fd, buffer.data(), buffer.size(), 0);
-    std::string words(buffer.data(), static_cast<std::size_t>(std::max<ssize_t>(0, got)));
-    while (!words.empty() && words.back() == '\n') {
-        words.pop_back();
+/// What a probe writes, as it comes. The first words are kept and the rest is thrown away, so that
+/// one that writes without end takes no memory.
+class Words : public std::enable_shared_from_this<Words> {
+public:
+    Words(const asio::any_io_executor& executor, UniqueFd pipe) : pipe_(executor) {
+        error_code error;
+        pipe_.assign(pipe.get(), error);
+        if (!error) {
+            (void)pipe.release(); // `pipe_` has it
+            pipe_.non_blocking(true, error);
+        }
     }
-    return words;
-}
+
+    /// Until finish(), or until nobody can write any more.
+    void follow() {
+        pipe_.async_wait(
+            asio::posix::stream_descriptor::wait_read,
+            [self = shared_from_this()](const error_code& error) {
+                if (!error && self->read_some()) {
+                    self->follow();
+                }
+            }
+        );
+    }
+
+    /// Takes what is there, and no more.
+    std::string finish() {
+        while (words_.size() < kMostWords && read_some()) {
+        }
+        error_code ignored;
+        pipe_.close(ignored);
+        while (!words_.empty() && words_.back() == '\n') {
+            words_.pop_back();
+        }
+        return words_;
+    }
+
+private:
+    /// @return  false: there is nothing now
+    bool read_some() {
+        error_code error;
+        const std::size_t got = pipe_.read_some(asio::buffer(buffer_), error);
+        words_.append(buffer_.data(), std::min(got, kMostWords - words_.size()));
+        return got > 0;
+    }
+
+    asio::posix::stream_descriptor pipe_;
+    std::array<char, 64U * 1024U> buffer_{};
+    std::string words_;
+};
 
 struct User {
     uid_t uid = 0;
@@ -99,11 +139,18 @@ Result<Running> start(const ProbeCommand& command) {
 
     Running running;
     running.user = user;
-    running.output = UniqueFd(::memfd_create("qhup-probe", MFD_CLOEXEC));
+    std::array<int, 2> ends{-1, -1};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+        return make_probe_failure(
+            command, "was not started: " + std::string(::strerrordesc_np(errno))
+        );
+    }
+    running.output = UniqueFd(ends[0]);
+    const UniqueFd written(ends[1]);
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    ::posix_spawn_file_actions_adddup2(&actions, running.output.get(), 1);
+    ::posix_spawn_file_actions_adddup2(&actions, written.get(), 1);
     ::posix_spawn_file_actions_adddup2(&actions, 1, 2);
     ::posix_spawn_file_actions_addchdir_np(&actions, "/");
     ::posix_spawn_file_actions_addclosefrom_np(&actions, 3);
@@ -192,6 +239,8 @@ awaitable<Result<void>> run_probe_command(ProbeCommand command) {
     Running running = std::move(*started);
     const auto executor = co_await asio::this_coro::executor;
     asio::posix::stream_descriptor exited(executor);
+    const auto output = std::make_shared<Words>(executor, std::move(running.output));
+    output->follow();
     error_code error;
     exited.assign(running.pidfd.get(), error);
     bool is_in_time = false;
@@ -205,7 +254,7 @@ awaitable<Result<void>> run_probe_command(ProbeCommand command) {
         (void)co_await has_ended(exited, kKilledEnds);
     }
     const std::optional<siginfo_t> end = reap(running.pid);
-    const std::string words = read_words(running.output.get());
+    const std::string words = output->finish();
     Result<void> result;
     if (!is_in_time || !end) {
         result = make_probe_failure(

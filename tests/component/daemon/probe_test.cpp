@@ -138,6 +138,19 @@ TEST_CASE("a probe has no rights, and gets nothing of ours", "[daemon][probe]") 
     }
 }
 
+TEST_CASE("a probe may write without end, and its first words are kept", "[daemon][probe]") {
+    // its output is no file of ours, which would grow with it
+    const auto much = run_probe(make_command(
+        "head -c 32000000 /dev/zero >&2; test $(stat -Lc %s /proc/self/fd/2) -lt 1000000"
+    ));
+    INFO((much.has_error() ? much.error().message : ""));
+    CHECK(much.has_value());
+    CHECK(words_of("echo first; yes | head -c 1000000").starts_with("first\ny\ny\n"));
+    CHECK(words_of("printf %0500d 7").size() == 400);
+    // who is left behind does not keep it open
+    CHECK(words_of("echo said; setsid sleep 5 & exit 3") == "said");
+}
+
 TEST_CASE("a VM is upgraded when its probe is content", "[daemon][probe]") {
     Host host(1);
     host.extra_sections = "[[policy]]\nvms = [\"*\"]\nprobe = [\"/bin/sh\", \"-c\", "
