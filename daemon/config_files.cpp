@@ -58,18 +58,23 @@ Result<std::optional<ConfigText>> read_file(const std::string& path) {
 }
 
 /// The paths that may hold configuration, in the order in which they count.
-std::vector<std::string> list_paths(const std::string& root) {
+Result<std::vector<std::string>> list_paths(const std::string& root) {
     std::vector<std::string> paths;
     for (const char* folder : kFolders) {
         const std::string main_file = root + folder + "/qhupd.toml";
         paths.push_back(main_file);
         std::vector<std::string> drop_ins;
+        const std::string folder_of_drop_ins = main_file + ".d";
         std::error_code error;
-        for (fs::directory_iterator it(main_file + ".d", error), end; !error && it != end;
+        for (fs::directory_iterator it(folder_of_drop_ins, error), end; !error && it != end;
              it.increment(error)) {
             if (it->path().extension() == ".toml") {
                 drop_ins.push_back(it->path().string());
             }
+        }
+        if (error && error != std::errc::no_such_file_or_directory) {
+            // why: a policy that is in there would not hold, and nobody would know.
+            return make_system_failure(error.value(), folder_of_drop_ins + ": cannot be read");
         }
         std::sort(drop_ins.begin(), drop_ins.end());
         paths.insert(paths.end(), drop_ins.begin(), drop_ins.end());
@@ -81,9 +86,13 @@ std::vector<std::string> list_paths(const std::string& root) {
 
 Result<std::vector<ConfigText>> read_config_files(const ConfigSource& source) {
     std::vector<ConfigText> texts;
-    const std::vector<std::string> paths =
-        source.file.empty() ? list_paths(source.root) : std::vector<std::string>{source.file};
-    for (const std::string& path : paths) {
+    const auto paths = source.file.empty()
+                           ? list_paths(source.root)
+                           : Result<std::vector<std::string>>(std::vector{source.file});
+    if (paths.has_error()) {
+        return paths.error();
+    }
+    for (const std::string& path : *paths) {
         auto text = read_file(path);
         if (text.has_error()) {
             return text.error();

@@ -255,6 +255,22 @@ class Commands(unittest.TestCase):
             self.assertEqual(done.returncode, 78)
             self.assertIn("Did you mean 'parallel'?", done.stderr)
 
+    def test_a_folder_of_the_configuration_that_cannot_be_read_is_a_mistake(self):
+        with tempfile.TemporaryDirectory() as root:
+            home = pathlib.Path(root) / "etc/qhupd"
+            home.mkdir(parents=True)
+            check = lambda: subprocess.run(
+                [find_program("qhupd"), "--root", root, "--print-config"], capture_output=True, text=True
+            )
+            self.assertEqual(check().returncode, 0)
+            for spoil in (lambda path: path.symlink_to(path), lambda path: path.write_text("")):
+                path = home / "qhupd.toml.d"
+                spoil(path)
+                done = check()
+                self.assertEqual(done.returncode, 78, done.stdout)
+                self.assertIn(f"{path}: cannot be read", done.stderr)
+                path.unlink()
+
     def test_what_was_misspelt_is_named_with_the_nearest_word(self):
         for words, said in (
             (("upgrd", "vm0"), "'upgrd' is not a command. Did you mean 'upgrade'?"),
