@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/vm_registry.hpp"
 
+#include "common/as_user.hpp"
 #include "common/log.hpp"
 #include "common/unique_fd.hpp"
 #include "daemon/probe.hpp"
@@ -28,6 +29,16 @@ constexpr std::size_t kMaxSockets = 10'000;
 constexpr std::size_t kProbesAtOnce = 64; // in each lane
 constexpr std::size_t kMaxLabelBytes = 4096;
 
+/// Whether who made a symbolic link may name the socket that it leads to: root, we, and the
+/// socket's owner. A VM's QEMU may own the folder, and could have another VM found under a path of
+/// its own, without its labels.
+bool is_fair_link(const std::string& path) {
+    struct stat link {};
+    struct stat target {};
+    return ::lstat(path.c_str(), &link) != 0 || !S_ISLNK(link.st_mode) || is_ours(link.st_uid) ||
+           (::stat(path.c_str(), &target) == 0 && target.st_uid == link.st_uid);
+}
+
 /// The paths that match, sorted, each once. A pattern that cannot be read matches nothing.
 std::vector<std::string> find_sockets(const std::vector<std::string>& patterns) {
     std::set<std::string> paths;
@@ -35,7 +46,9 @@ std::vector<std::string> find_sockets(const std::vector<std::string>& patterns) 
         ::glob_t found{};
         if (::glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found) == 0) {
             for (std::size_t i = 0; i < found.gl_pathc && paths.size() < kMaxSockets; ++i) {
-                paths.insert(found.gl_pathv[i]);
+                if (is_fair_link(found.gl_pathv[i])) {
+                    paths.insert(found.gl_pathv[i]);
+                }
             }
         }
         ::globfree(&found);

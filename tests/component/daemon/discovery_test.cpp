@@ -202,6 +202,29 @@ TEST_CASE("a name that two VMs have leads to neither of them", "[daemon][discove
     CHECK(host.ctl({"upgrade", "--yes", "dup", "--to", "new"}).status == 3);
 }
 
+TEST_CASE("a link of one VM's user to another VM's socket is not followed", "[daemon][discovery]") {
+    Host host(1);
+    std::filesystem::create_directory(host.dir() / "q");
+    const std::string link = host.dir() / "q/a.qmp"; // comes first in the alphabet
+    std::filesystem::create_symlink(host.dir() / "q/vm0.qmp", link);
+    host.serve();
+    const std::string own = host.dir() / "q/vm0.qmp";
+    const bool is_root = ::geteuid() == 0;
+    // given: the socket belongs to us, and the link to somebody else
+    REQUIRE(::lchown(link.c_str(), is_root ? 65534 : uid_t(-1), gid_t(-1)) == 0);
+    REQUIRE(host.start_daemon());
+    const auto only_vm = [&host] {
+        const json vms = json::parse(host.ctl({"--json", "list"}).out).at("vms");
+        REQUIRE(vms.size() == 1);
+        return vms.at(0);
+    };
+    CHECK(only_vm().at("socket") == (is_root ? own : link));
+    // what the VM's own user links is followed
+    REQUIRE(::lchown(own.c_str(), is_root ? 65534 : uid_t(-1), gid_t(-1)) == 0);
+    host.ctl({"list"});
+    CHECK(only_vm().at("socket") == link);
+}
+
 TEST_CASE("a mistyped name is answered with what was meant", "[daemon][discovery]") {
     Host host(1);
     host.serve();
