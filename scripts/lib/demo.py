@@ -70,7 +70,7 @@ class Demo:
         os.environ["QHUP_TEST_DIR"] = str(folder)
         old, new = trusted(find_qemu("7.2"), folder), trusted(find_qemu("10.0"), folder)
         self.start_guests(old)
-        self.start_daemon(folder, new)
+        self.start_daemon(folder, old, new)
         self.show("list")
         results = self.upgrade_all(old, new)
         rollbacks = self.try_broken(folder, new)
@@ -91,11 +91,14 @@ class Demo:
         line("  Each counts on its serial port, fills and checks its RAM, and writes and checks its disk.")
         line("  A client stays on each serial port; a prober asks each for 500 UDP echos a second.")
 
-    def start_daemon(self, folder, new):
-        releases = {"deb13": {"path": str(new), "description": f"QEMU {qemu_version(new)} of Debian 13"}}
+    def start_daemon(self, folder, old, new):
+        releases = {
+            name: {"path": str(binary), "description": f"QEMU {qemu_version(binary)} of Debian {name[3:]}"}
+            for name, binary in (("deb12", old), ("deb13", new))
+        }
         home = folder / "qhupd"
         home.mkdir(mode=0o700)
-        self.daemon = self.stack.enter_context(Daemon(releases, folder=home, sections=BUDGET))
+        self.daemon = self.stack.enter_context(Daemon(releases, folder=home, top="kept_binaries = 8", sections=BUDGET))
 
     def show(self, *arguments):
         line(f"\n  $ {painted('1', 'qhupd-ctl ' + ' '.join(arguments))}")
@@ -154,6 +157,17 @@ class Demo:
         require(status == 4, f"qhupd-ctl ended with {status}, not 4 (rolled back)")
         self.show("list")
         return list(results.values())
+
+    def hand_over(self):
+        """A shell for whoever watches. It changes no result."""
+        title("The guests are yours until this shell ends")
+        line("  qhupd-ctl list                          qhupd-ctl rehearse mail --to deb12")
+        line("  qhupd-ctl upgrade web --to deb12        qhupd-ctl revert database")
+        line("  qhupd-ctl upgrade --all --to broken     qhupd-ctl history")
+        programs = pathlib.Path(self.daemon.command()[0]).parent
+        environment = {**os.environ, "QHUPD_SOCKET": str(self.daemon.socket), "PATH": f"{programs}:{os.environ['PATH']}"}
+        shell = ["bash", "--norc", "-i"] if sys.stdin.isatty() else ["bash", "--norc"]
+        subprocess.run(shell, env={**environment, "PS1": "demo# "}, check=False)
 
     def require_unharmed(self, name, result):
         """Harm is told at the end: the rest is worth seeing all the same."""
@@ -274,6 +288,8 @@ def main(words):
         with contextlib.ExitStack() as stack:
             demo = Demo(stack, "--quick" in words)
             upgrades, rollbacks = demo.run()
+            if "--shell" in words:
+                demo.hand_over()
             title("Stopping everything")
     except KeyboardInterrupt:
         line("\ninterrupted; everything that was started is gone")

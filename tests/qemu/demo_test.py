@@ -22,10 +22,10 @@ MOMENTS = (
 
 
 class Demo(unittest.TestCase):
-    def start(self):
+    def start(self, *options):
         return subprocess.Popen(
-            [ROOT / "scripts" / "demo", "--no-build", "--quick"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            [ROOT / "scripts" / "demo", "--no-build", "--quick", *options],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 
     def assert_nothing_left(self, before):
@@ -34,9 +34,10 @@ class Demo(unittest.TestCase):
 
     def test_demo_upgrades_three_guests_rolls_a_crash_back_and_says_so(self):
         before = leftovers()
-        with self.start() as demo:
-            text, _ = demo.communicate(timeout=200)
+        with self.start("--shell") as demo:
+            text, _ = demo.communicate("qhupd-ctl --json upgrade web --to deb12 --yes\n", timeout=250)
         self.assertEqual(demo.returncode, 0, text)
+        self.assertRegex(text, r'"outcome": "upgraded",[^}]*"to": "deb12"|"to": "deb12"[^}]*"outcome": "upgraded"')
         result = json.loads((ROOT / "build" / "demo" / "result.json").read_text())
         self.assertEqual(len(result["vms"]), 3)
         for entry in result["vms"]:
