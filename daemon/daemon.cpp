@@ -4,6 +4,7 @@
 #include "common/async.hpp"
 #include "common/log.hpp"
 #include "common/task_group.hpp"
+#include "common/unique_fd.hpp"
 #include "common/version.hpp"
 #include "daemon/api_handlers.hpp"
 #include "daemon/api_server.hpp"
@@ -23,9 +24,12 @@
 
 #include <spdlog/sinks/base_sink.h>
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -43,6 +47,8 @@ namespace {
 constexpr int kConfigurationError = 78; // EX_CONFIG of sysexits.h
 constexpr int kFailure = 1;
 constexpr std::chrono::milliseconds kLastWords{200}; // followers get the last events
+constexpr int kLockTries = 20;
+constexpr std::chrono::milliseconds kLockPause{100}; // between two tries
 
 #ifdef QHUP_TEST_THREADS
 constexpr int kThreads = QHUP_TEST_THREADS; // proves that strands protect us, not luck
@@ -156,7 +162,48 @@ public:
     }
 
 private:
+    /// Takes the folder for this daemon alone, as long as it lives.
+    ///
+    /// why: a second one takes the pairs of the first for those of a dead one, and ends them.
+    awaitable<Result<void>> take_folder(std::string path) {
+        UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        const auto lock = [&fd] { return ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0 ? 0 : errno; };
+        int failed = lock();
+        // why: one that was killed is gone in a moment, with what it was about to start.
+        for (int i = 0; failed == EWOULDBLOCK && i < kLockTries; ++i) {
+            ignore(co_await sleep_until(Deadline::in(kLockPause)), "a pause");
+            failed = lock();
+        }
+        if (failed == EWOULDBLOCK) {
+            co_return make_failure(
+                Errc::system_error, "another qhupd works in " + path + "; one is enough"
+            );
+        }
+        if (failed != 0) {
+            log().warn("{} cannot be locked, so a second qhupd would not be noticed", path);
+        }
+        taken_.push_back(std::move(fd));
+        co_return Result<void>();
+    }
+
+    awaitable<Result<void>> take_folders() {
+        Result<void> taken = co_await take_folder(config_.control_dir);
+        std::error_code error;
+        const bool is_one =
+            std::filesystem::equivalent(config_.control_dir, config_.state_dir, error);
+        if (taken.has_value() && !is_one) {
+            taken = co_await take_folder(config_.state_dir);
+        }
+        co_return taken;
+    }
+
     awaitable<void> run_main() {
+        const Result<void> taken = co_await take_folders();
+        if (taken.has_error()) {
+            log().critical("{}", to_text(taken.error()));
+            status_ = kFailure;
+            co_return;
+        }
         const auto listening = server_.listen(std::move(sockets_));
         if (listening.has_error()) {
             log().critical("{}", to_text(listening.error()));
@@ -308,6 +355,7 @@ private:
     Config config_; // the parts below refer to it; changed on home_ only
     ConfigSource source_;
     std::map<std::string, UniqueFd> sockets_; // that systemd made for us, until we listen
+    std::vector<UniqueFd> taken_;             // folders that are ours alone
     std::string bad_config_;                  // why the last reload changed nothing; "": it did
     asio::io_context context_;
     Strand home_;

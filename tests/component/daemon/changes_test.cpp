@@ -61,6 +61,37 @@ private:
 
 } // namespace
 
+TEST_CASE(
+    "a second daemon in the same folders ends, and disturbs no upgrade", "[daemon][changes]"
+) {
+    // given: vm1 is prepared and waits until vm0 has had its pause
+    Host host(2);
+    host.extra_config = "pause_slots = 1";
+    const auto paused = std::make_shared<std::atomic<bool>>(true);
+    host.options(0).vm.reactions["hot-upgrade-switch"].held = paused;
+    host.serve();
+    REQUIRE(host.start_daemon());
+    const pid_t upgrade = host.start_ctl({"upgrade", "--yes", "--all", "--to", "new"});
+    REQUIRE(wait_until([&] { return has_command(host, "source hot-upgrade-switch"); }));
+    REQUIRE(wait_until([&] { return has_command(host, "main hot-upgrade-prepare", 1); }));
+    // when: somebody tries another configuration
+    const std::string qhupd = std::filesystem::path(Host::ctl_program()).replace_filename("qhupd");
+    const std::string conf = host.dir() / "conf";
+    const Ran second = host.shell(
+        "sed s/api.sock/other.sock/ " + conf + " > " + conf + "2; timeout 6 " + qhupd +
+        " --config " + conf + "2"
+    );
+    // then
+    CHECK(second.status == 1);
+    CHECK((second.out + second.err).find("another qhupd works in") != std::string::npos);
+    CHECK_FALSE(has_command(host, "source hot-upgrade-rollback", 1));
+    *paused = false;
+    CHECK(host.finish_ctl(upgrade).status == 0);
+    // a daemon that is killed leaves its folders to the next one at once
+    host.kill_daemon();
+    REQUIRE(host.start_daemon());
+}
+
 TEST_CASE("a VM that appears during a run is not in it", "[daemon][changes]") {
     Waiting waiting;
     FakeQemuOptions late = waiting.host.options(2);
