@@ -40,7 +40,11 @@ MACHINES = {"pc": "pc-i440fx-7.2", "q35": "pc-q35-7.2"}
 
 PREFIX = "qhup-vm-"
 
-BOOT_FAULT = "iotlb_to_section: Assertion `section_index < d->map.sections_nb' failed"
+# How QEMU 10.0 loses an emulated guest with several vCPUs at boot, with our patches and without: see tests/guest/README.md.
+BOOT_FAULTS = (
+    "iotlb_to_section: Assertion `section_index < d->map.sections_nb' failed",
+    "rcu_preempt kthread timer wakeup didn't happen",
+)
 
 
 def folder_of_tests():
@@ -250,17 +254,19 @@ class Guest:
     def wait_ready(self, timeout=None):
         """Until the guest has booted and counts.
 
-        QEMU 10.0 may abort as an emulated guest with several vCPUs sets its devices up (tests/guest/README.md). Nothing of a
-        test has begun by then: such a guest is started again, once, and this is said.
+        A guest with one of BOOT_FAULTS, before anything of a test has begun, is started again, once, and this is said.
         """
         timeout = timeout or (300 if self.devices else 90)
         try:
             self.serial.wait_ready(timeout)
         except TimeoutError as error:
             log = self.log_path.read_text(errors="replace")[-2000:] if self.log_path.exists() else ""
-            if BOOT_FAULT not in log or self.process is None:
-                raise TimeoutError(f"{error}\nlast lines of QEMU:\n{log}") from None
-            print(f"{self.name} is started again: {log}", file=sys.stderr)
+            said = f"{error}\nlast lines of QEMU:\n{log}"
+            if self.process is None or not any(fault in said for fault in BOOT_FAULTS):
+                raise TimeoutError(said) from None
+            print(f"{self.name} is started again: {said}", file=sys.stderr)
+            self.serial.expect_end()
+            self.process.kill()
             self.process.wait()
             self.serial.close()
             self.reconnect_qmp()
