@@ -189,12 +189,11 @@ std::vector<std::string> UpgradeRuns::select(const RunRequest& request) const {
     return in_order(std::move(names), services_.config.policies, labels);
 }
 
-awaitable<std::optional<Problem>> UpgradeRuns::find_problem(const RunRequest& request) {
-    co_await services_.registry.refresh();
+std::optional<Problem> UpgradeRuns::find_problem(const RunRequest& request) const {
     const std::vector<std::string> known = services_.registry.names();
     for (const std::string& name : request.vms) {
         if (!services_.registry.handle_of(name)) {
-            co_return make_problem(
+            return make_problem(
                 ProblemCode::vm_not_found,
                 "There is no VM '" + name + "'.",
                 did_you_mean(name, known) + "'qhupd-ctl list' shows all."
@@ -202,18 +201,18 @@ awaitable<std::optional<Problem>> UpgradeRuns::find_problem(const RunRequest& re
         }
     }
     if (is_stopping_) {
-        co_return make_problem(
+        return make_problem(
             ProblemCode::stopping, "qhupd is stopping and starts nothing new.", "Try again soon."
         );
     }
     if (running() >= kMaxOpenRuns) {
-        co_return make_problem(
+        return make_problem(
             ProblemCode::too_many_runs,
             "There are " + std::to_string(kMaxOpenRuns) + " runs already.",
             "Wait until one has finished; 'qhupd-ctl status' shows them."
         );
     }
-    co_return std::nullopt;
+    return std::nullopt;
 }
 
 /// The run that the same request started before, once it is sure that there is one.
@@ -377,10 +376,13 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     if (answer.problem) {
         co_return std::move(*answer.problem);
     }
+    // why: what its VMs run is asked once for all that follows: a run that has just ended is not
+    // in what was known before.
+    co_await services_.registry.refresh();
     // why: the ways back of a run are those of its VMs; what was asked for stays as it was asked.
     RunRequest chosen = request;
     const std::map<std::string, CameFrom> ways = ways_back_.choose(chosen);
-    auto problem = co_await find_problem(chosen);
+    auto problem = find_problem(chosen);
     if (problem) {
         co_return std::move(*problem);
     }

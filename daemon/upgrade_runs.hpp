@@ -151,7 +151,7 @@ public:
     [[nodiscard]] InProgress in_progress() const noexcept;
 
 private:
-    [[nodiscard]] awaitable<std::optional<Problem>> find_problem(const RunRequest& request);
+    [[nodiscard]] std::optional<Problem> find_problem(const RunRequest& request) const;
     [[nodiscard]] awaitable<std::optional<std::variant<Started, Problem>>>
     find_same(RunRequest request);
     using SourceFacts = std::map<std::string, BinaryCatalog::Facts>;

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -270,4 +271,25 @@ TEST_CASE("what was not well can be reverted, by its name and by its run", "[dae
     const Ran nobody = host.ctl({"revert", "--yes", host.newest_run()});
     CHECK(nobody.status != 0);
     CHECK(nobody.err.find("has moved no VM") != std::string::npos);
+}
+
+TEST_CASE("a revert goes by what its VMs run now", "[daemon][probe]") {
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    REQUIRE(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0);
+    REQUIRE(host.ctl({"list"}).status == 0);
+    // when: its user starts it again, on the old QEMU
+    host.qemu().hang_up(0);
+    std::filesystem::remove(host.qemu().path(0));
+    const FakeQemu again(host.options(0));
+    // and what the daemon knows of it is so old that it asks again
+    const auto known = std::chrono::steady_clock::now();
+    REQUIRE(wait_until([known] { return std::chrono::steady_clock::now() - known > 250ms; }));
+    // then
+    const Ran reverted = host.ctl({"--json", "revert", "--yes", "vm0"});
+    INFO(reverted.err << reverted.out << host.daemon_log());
+    CHECK(only_vm(reverted).at("code") == "no_way_back");
+    CHECK(only_vm(reverted).at("to_build_id") == "");
+    CHECK(only_vm(reverted).at("message").get<std::string>().find("No run") != std::string::npos);
 }
