@@ -2,6 +2,7 @@
 #include "daemon/config.hpp"
 
 #include "common/toml.hpp"
+#include "common/toml_keys.hpp"
 #include "daemon/nearest_name.hpp"
 
 #include <algorithm>
@@ -349,6 +350,13 @@ Key section(std::string name, std::vector<Key> keys, Reading& reading) {
 }
 
 Result<toml::table> parse_toml(std::string_view text, std::string_view file) {
+    if (const std::size_t line = line_of_too_deep_key(text); line != 0) {
+        return bad_config(
+            file,
+            {{static_cast<toml::source_index>(line), 1}, {}, nullptr},
+            "cannot be read: a key has too many parts."
+        );
+    }
     toml::parse_result parsed = toml::parse(text, file);
     if (parsed.failed()) {
         return bad_config(

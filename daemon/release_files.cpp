@@ -59,6 +59,7 @@ bool is_masked(const fs::path& path) {
 
 std::vector<ReleaseFile> read_release_files(const std::vector<std::string>& folders) {
     std::map<std::string, fs::path> paths; // by file name
+    std::vector<ReleaseFile> files;
     for (const std::string& folder : folders) {
         std::error_code error;
         for (fs::directory_iterator it(folder, error), end; !error && it != end;
@@ -67,8 +68,13 @@ std::vector<ReleaseFile> read_release_files(const std::vector<std::string>& fold
                 paths[it->path().stem().string()] = it->path();
             }
         }
+        if (error && error != std::errc::no_such_file_or_directory) {
+            // why: else the releases in it would be gone without a word.
+            const std::string name = fs::path(folder).filename().string();
+            files.push_back({folder, name, make_system_failure(error.value(), "reading " + folder)}
+            );
+        }
     }
-    std::vector<ReleaseFile> files;
     for (const auto& [name, path] : paths) {
         if (!is_masked(path)) {
             files.push_back({path.string(), name, read_drop_in(path)});

@@ -2,6 +2,7 @@
 #include "upgrade-engine/release.hpp"
 
 #include "common/toml.hpp"
+#include "common/toml_keys.hpp"
 
 #include <algorithm>
 #include <array>
@@ -125,6 +126,13 @@ void check(Reader& reader, Release& release) {
 
 Result<Release> parse_release(std::string_view text, std::string_view default_name) {
     Reader reader{std::string(default_name)};
+    if (const std::size_t line = line_of_too_deep_key(text); line != 0) {
+        reader.complain(
+            {{static_cast<toml::source_index>(line), 1}, {}, nullptr},
+            "has a key with too many parts"
+        );
+        return *reader.failure();
+    }
     const toml::parse_result parsed = toml::parse(text);
     if (parsed.failed()) {
         reader.complain(

@@ -22,6 +22,7 @@ constexpr std::size_t kMaxText = 4096;
 constexpr std::size_t kMaxArguments = 4096;
 constexpr std::size_t kMaxArgumentsBytes = 1U << 19U;
 constexpr std::size_t kMaxBlockers = 1000;
+constexpr std::size_t kMaxBlockersBytes = 1U << 17U; // of one VM: each list and run tells them
 constexpr std::size_t kMaxDegraded = 1000;
 constexpr std::size_t kMaxLinks = 1000;
 constexpr std::size_t kMaxTypes = 10'000;
@@ -135,11 +136,17 @@ void read_blockers(Reader& reader, VmFacts& facts) {
         reader.fail("there are too many blockers");
         return;
     }
+    std::size_t bytes = 0;
     for (const Json& item : *array) {
         Reader member(item);
         Blocker blocker{member.text("id"), member.text("class"), member.text("reason")};
         if (member.failure()) {
             reader.fail(*member.failure());
+            return;
+        }
+        bytes += blocker.id.size() + blocker.klass.size() + blocker.reason.size();
+        if (bytes > kMaxBlockersBytes) {
+            reader.fail("the blockers are too long");
             return;
         }
         facts.blockers.push_back(std::move(blocker));

@@ -271,6 +271,16 @@ class Commands(unittest.TestCase):
                 self.assertIn(f"{path}: cannot be read", done.stderr)
                 path.unlink()
 
+    def test_a_folder_of_releases_that_cannot_be_read_is_a_release_that_cannot_be_used(self):
+        with FakeHost(1) as host:
+            folder = host.daemon.releases_dir
+            folder.rename(folder.with_name("away"))
+            self.assertEqual(host.daemon.json("releases")["releases"], [])  # none is no mistake
+            folder.symlink_to(folder)
+            (release,) = host.daemon.json("releases")["releases"]
+            self.assertEqual((release["name"], release["usable"]), (folder.name, False))
+            self.assertIn(str(folder), release["reason"])
+
     def test_what_was_misspelt_is_named_with_the_nearest_word(self):
         for words, said in (
             (("upgrd", "vm0"), "'upgrd' is not a command. Did you mean 'upgrade'?"),

@@ -179,6 +179,16 @@ TEST_CASE("text that is no TOML is an error with its line", "[daemon][config]") 
     CHECK(message_of("a = 1\nb = [").rfind("qhupd.toml:2:", 0) == 0);
 }
 
+TEST_CASE("a key of very many parts is an error with its line", "[daemon][config]") {
+    std::string key = "a";
+    for (int i = 0; i < 20'000; ++i) {
+        key += i % 2 == 0 ? ".a" : R"(."\"b.")";
+    }
+    const std::string text = GENERATE_COPY(as<std::string>(), "[" + key + "]", key + " = 1");
+    CHECK(message_of("# a.b\n" + text).rfind("qhupd.toml:2:", 0) == 0);
+    CHECK(message_of("# " + key) == "no error");
+}
+
 TEST_CASE("a mistyped section is an error with its line, in every build", "[daemon][config]") {
     const std::string text = GENERATE(
         as<std::string>(), "[[", "[\n", "[ \n", "[.a]\n", "[=]\n", "\xC3\xA4 = 1", "a = \xC3\xA4"

@@ -66,6 +66,16 @@ TEST_CASE("a wrong release file is refused with what is wrong in it", "[upgrade]
     }
 }
 
+TEST_CASE("a key of very many parts is refused with its line", "[upgrade][release]") {
+    std::string key = "a";
+    for (int i = 0; i < 20'000; ++i) {
+        key += ".a";
+    }
+    const auto release = parse_release("path = \"/q\"\n" + key + " = 1", "file");
+    REQUIRE(release.has_error());
+    CHECK_THAT(release.error().message, Catch::Contains("line 2, has a key with too many parts"));
+}
+
 TEST_CASE("a mistyped table is refused with its line, in every build", "[upgrade][release]") {
     const std::string text = GENERATE(
         as<std::string>(), "[[", "[\n", "[ \n", "[.a]\n", "[=]\n", "\xC3\xA4 = 1", "a = \xC3\xA4"

@@ -228,6 +228,12 @@ TEST_CASE("what QEMU says is bounded", "[upgrade][vm_facts]") {
     big["pid"] = std::int64_t{1} << 40;
     CHECK(parse_vm_facts(big).has_error());
     big = make_full_answer();
+    const Json blocker{{"id", "a"}, {"class", "b"}, {"reason", std::string(4000, 'x')}};
+    big["blockers"] = std::vector<Json>(30, blocker);
+    CHECK(parse_vm_facts(big).has_value());
+    big["blockers"] = std::vector<Json>(40, blocker);
+    CHECK(parse_vm_facts(big).has_error());
+    big = make_full_answer();
     big["last-error"]["stderr"] = std::string(100000, 'x');
     const auto facts = parse_vm_facts(big);
     REQUIRE(facts.has_value());
