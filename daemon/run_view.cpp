@@ -100,6 +100,8 @@ std::optional<RehearsalView> make_rehearsal_view(const upgrade::UpgradeReport& r
     if (report.rehearsal) {
         view.pause_ms = Milliseconds(report.rehearsal->pause).count();
         view.predicted_pause_ms = Milliseconds(report.rehearsal->predicted).count();
+    } else if (report.pause_taken_back) {
+        view.pause_ms = Milliseconds(*report.pause_taken_back).count();
     }
     if (report.failure) {
         view.code = wire_code_of(report.failure->code);
@@ -295,6 +297,8 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
             view.pause_ms = Milliseconds(report.timings->pause).count();
         }
         view.timings_ns = upgrade::to_map_ns(*report.timings);
+    } else if (report.pause_taken_back && !view.pause_ms) {
+        view.pause_ms = Milliseconds(*report.pause_taken_back).count();
     }
     if (!report.marks.empty()) {
         view.since_ms = ms_since(run.started, report.marks.back().at);

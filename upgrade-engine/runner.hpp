@@ -106,13 +106,17 @@ struct UpgradeReport {
     bool is_nothing_to_do = false;        ///< refused because the VM runs this binary already
     std::optional<SwitchTimings> timings; ///< of the switch that succeeded
     std::optional<Rehearsal> rehearsal;   ///< of a rehearsal that loaded the state
-    std::uint32_t switch_attempts = 0;    ///< how often the switch was tried
-    std::vector<std::string> warnings;    ///< sentences: what came up, but not in full; in a dry
-                                          ///< run, what should be known before
-    QemuVersion from;                     ///< version before; not known until preflight
-    QemuVersion to;                       ///< version after, or the one that was wanted
-    std::string from_text;                ///< as QEMU wrote it
-    std::string to_text;                  ///< as the target wrote it; "" until it was asked
+    /// For which the guest stood still in a pause that was taken back; of several tries the
+    /// longest. As the source measured it, or else at most: from the command until the guest was
+    /// seen to run on the source again. Nothing if that was not seen.
+    std::optional<std::chrono::nanoseconds> pause_taken_back;
+    std::uint32_t switch_attempts = 0; ///< how often the switch was tried
+    std::vector<std::string> warnings; ///< sentences: what came up, but not in full; in a dry
+                                       ///< run, what should be known before
+    QemuVersion from;                  ///< version before; not known until preflight
+    QemuVersion to;                    ///< version after, or the one that was wanted
+    std::string from_text;             ///< as QEMU wrote it
+    std::string to_text;               ///< as the target wrote it; "" until it was asked
 
     /// Time since the upgrade began until the last mark.
     [[nodiscard]] std::chrono::nanoseconds elapsed() const;

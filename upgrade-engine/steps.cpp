@@ -355,10 +355,58 @@ bool is_in_pause(const std::string& phase) {
     return phase == "freeze" || phase == "save" || phase == "load" || phase == "takeover";
 }
 
+/// The source has the guest back and only waits for a process that will never do anything again.
+bool has_guest_back(const Observation& source) {
+    return source.is(PairState::rolling_back) && !source.facts.run_state.empty() &&
+           source.facts.run_state != "finish-migrate";
+}
+
+/// The guest was seen to run on the source again, after a command that may have stopped it.
+void note_taken_back(
+    StepContext& context, const Observation& source, std::chrono::steady_clock::time_point when
+) {
+    if (!context.stop_asked) {
+        return;
+    }
+    if (source.is(PairState::prepared) && !source.facts.last_error) {
+        context.stop_asked.reset(); // QEMU never saw the command, or is still before the pause
+        return;
+    }
+    std::chrono::nanoseconds pause = when - *std::exchange(context.stop_asked, std::nullopt);
+    const std::optional<SwitchTimings>& measured = source.facts.timings;
+    if (source.answers() && measured && measured->pause.count() > 0) {
+        pause = measured->pause;
+    }
+    std::optional<std::chrono::nanoseconds>& longest = context.report.pause_taken_back;
+    longest = std::max(longest.value_or(pause), pause);
+}
+
+/// Whether the source has the guest, and does not stand still with it.
+bool has_guest_again(const Observation& source) {
+    return source.is(PairState::none) || source.is(PairState::prepared) || has_guest_back(source);
+}
+
 /// Declined as long as no try of the switch has stopped the guest, else failed.
 StepResult end_switch(StepContext& context, bool was_paused, Failure failure) {
     context.was_paused = context.was_paused || was_paused;
+    if (!was_paused) {
+        context.stop_asked.reset();
+    }
     return context.was_paused ? failed(std::move(failure)) : declined(std::move(failure));
+}
+
+/// As end_switch(), of a try that left the guest on the source: its answer said so, or a look.
+StepResult end_taken_back(
+    StepContext& context,
+    const Observation& source,
+    std::chrono::steady_clock::time_point when,
+    bool was_paused,
+    Failure failure
+) {
+    if (was_paused) {
+        note_taken_back(context, source, when);
+    }
+    return end_switch(context, was_paused, std::move(failure));
 }
 
 /// Whether the guest may have been paused by the switch of which this is left: unless the source
@@ -380,6 +428,7 @@ awaitable<StepResult> settle_switch(StepContext& context, Failure no_reply) {
     context.deadline = Deadline::in(context.request.config.deadline_of(Phase::switch_over));
     while (true) {
         const PairView view = co_await observe_pair(context);
+        const auto now = std::chrono::steady_clock::now();
         const Decision decision = decide(view.source, view.target);
         switch (decision.action) {
         case Action::commit:
@@ -389,11 +438,11 @@ awaitable<StepResult> settle_switch(StepContext& context, Failure no_reply) {
         case Action::nothing_to_do: {
             Failure given_up = make_given_up(view.source.facts, Errc::rolled_back);
             const bool was_paused = may_have_paused(context, view.source);
-            co_return end_switch(context, was_paused, std::move(given_up));
+            co_return end_taken_back(context, view.source, now, was_paused, std::move(given_up));
         }
         case Action::roll_back: {
             const bool was_paused = may_have_paused(context, view.source);
-            co_return end_switch(context, was_paused, std::move(no_reply));
+            co_return end_taken_back(context, view.source, now, was_paused, std::move(no_reply));
         }
         case Action::needs_operator: co_return failed(make_explained(Errc::split, decision.reason));
         case Action::vm_gone: co_return unknown(make_explained(Errc::vm_gone));
@@ -411,9 +460,12 @@ awaitable<StepResult> settle_switch(StepContext& context, Failure no_reply) {
 
 awaitable<StepResult> forward_switch_over(StepContext& context) {
     ++context.report.switch_attempts;
+    context.stop_asked = std::chrono::steady_clock::now();
     const Result<SwitchTimings> switched =
         co_await context.port.switch_over(context.request.config.switch_limits, context.deadline);
+    const auto answered = std::chrono::steady_clock::now();
     if (switched.has_value()) {
+        context.stop_asked.reset();
         context.report.timings = *switched;
         co_return ok();
     }
@@ -427,12 +479,13 @@ awaitable<StepResult> forward_switch_over(StepContext& context) {
     if (failure.code == make_error_code(Errc::wrong_state) && source.is(PairState::none)) {
         // The pair was no longer prepared, so this try did nothing; the pair knows why.
         const bool was_paused = last && is_in_pause(last->phase);
+        context.stop_asked.reset();
         Failure given_up = make_given_up(source.facts, Errc::lease_expired);
         co_return end_switch(context, was_paused, std::move(given_up));
     }
     const bool is_of_this_try = last && failure.code == make_error_code(last->code);
     const bool was_paused = !is_of_this_try || may_have_paused(context, source);
-    co_return end_switch(context, was_paused, std::move(failure));
+    co_return end_taken_back(context, source, answered, was_paused, std::move(failure));
 }
 
 // -- rehearse ----------------------------------------------------------------------------------
@@ -492,8 +545,11 @@ Rehearsal make_rehearsal(
 awaitable<StepResult> forward_rehearse(StepContext& context) {
     ++context.report.switch_attempts;
     const auto began = std::chrono::steady_clock::now();
+    context.stop_asked = began;
     const Result<void> loaded = co_await freeze_and_load(context);
+    const auto answered = std::chrono::steady_clock::now();
     if (loaded.has_value()) {
+        context.stop_asked.reset();
         const Result<void> back = co_await context.port.rollback(context.deadline);
         ignore(back, "the next phase looks, and asks again");
         const auto measured = std::chrono::steady_clock::now() - began;
@@ -511,9 +567,8 @@ awaitable<StepResult> forward_rehearse(StepContext& context) {
     }
     const Observation source = co_await context.port.observe_source(look_deadline(context));
     const bool was_paused = may_have_paused(context, source);
-    co_return end_switch(
-        context, was_paused, explain_rehearsal(std::move(*result.failure), source)
-    );
+    Failure why = explain_rehearsal(std::move(*result.failure), source);
+    co_return end_taken_back(context, source, answered, was_paused, std::move(why));
 }
 
 // -- verify ------------------------------------------------------------------------------------
@@ -689,12 +744,6 @@ Failure make_stuck(const StepContext& context, const PairView& view) {
     );
 }
 
-/// The source has the guest back and only waits for a process that will never do anything again.
-bool has_guest_back(const Observation& source) {
-    return source.is(PairState::rolling_back) && !source.facts.run_state.empty() &&
-           source.facts.run_state != "finish-migrate";
-}
-
 Failure make_target_remains(const PairView& view) {
     return make_failure(
         Errc::target_remains,
@@ -724,6 +773,9 @@ awaitable<StepResult> undo_pair(StepContext& context) {
         const PairView view = co_await observe_pair(context);
         if (is_of_another(context, view.source)) {
             co_return ok();
+        }
+        if (has_guest_again(view.source)) {
+            note_taken_back(context, view.source, std::chrono::steady_clock::now());
         }
         const Decision decision = decide(view.source, view.target);
         switch (decision.action) {

@@ -27,7 +27,9 @@ struct StepContext {
     VmFacts before;                        ///< the source in preflight; empty in recovery
     std::vector<std::string> argv;         ///< the target's command line, from preflight
     bool was_paused = false;               ///< a switch that failed stopped the guest, or may have
-    bool has_guest_ended = false;          ///< the guest was seen to have powered off on the target
+    /// When the command was given that may have stopped the guest; until it is known how it ended.
+    std::optional<std::chrono::steady_clock::time_point> stop_asked = std::nullopt;
+    bool has_guest_ended = false; ///< the guest was seen to have powered off on the target
 };
 
 /// Runs the step of a live phase.

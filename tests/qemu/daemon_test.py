@@ -241,6 +241,8 @@ class Releases(DaemonTest):
                     vm.qmp.execute("x-hot-upgrade-fault", point=point, action="none")
                 if code:
                     self.assertEqual(entry["code"], code)
+                # how long the guest stood still, and only if it did
+                self.assertEqual((entry["pause_ms"] or 0) > 0, status == ROLLED_BACK, entry)
                 self.move(daemon, vm)
         # a side keeps its control socket for 5 s after the upgrade has ended
         wait_for(

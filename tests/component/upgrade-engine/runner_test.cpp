@@ -417,6 +417,72 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("a pause that was taken back has a length", "[upgrade][runner]") {
+    using enum upgrade::Errc;
+    struct Row {
+        std::deque<Fault> faults;
+        const char* outcome;
+        bool was_paused;
+    };
+    const Row rows[] = {
+        {{{Kind::refuse, budget_exceeded, "load"}}, "rolled_back", true},
+        {{{Kind::refuse, drain_timeout, "freeze"}, {Kind::refuse, stale, "flush"}},
+         "rolled_back",
+         true},
+        {{{Kind::refuse, drain_timeout, "freeze"}}, "upgraded", true},
+        {{{Kind::refuse, stale, "flush"}}, "refused", false},
+        {{{Kind::lost_before}}, "rolled_back", false}, // the look shows that it never began
+        {{}, "upgraded", false},
+    };
+    for (const Row& row : rows) {
+        FakeVmPort port;
+        port.faults["switch_over"] = row.faults;
+        port.switch_time = 20ms;
+        const auto report = run_one(port);
+        INFO(row.outcome << " after " << row.faults.size() << " faults");
+        CHECK(word(report.phase) == row.outcome);
+        REQUIRE(report.pause_taken_back.has_value() == row.was_paused);
+        if (row.was_paused) {
+            CHECK(*report.pause_taken_back >= 20ms);
+            CHECK(*report.pause_taken_back < 2000ms);
+        }
+    }
+}
+
+TEST_CASE("a switch without an answer stood still until the guest was seen", "[upgrade][runner]") {
+    FakeVmPort port;
+    port.faults["switch_over"] = {Fault{Kind::lost_before}};
+    // the frozen lease: the source goes back by itself
+    int looks_while_frozen = 0;
+    bool is_stopped = false;
+    port.on_look = [&] {
+        const bool was_asked = !port.calls.empty() && port.calls.back() == "switch_over";
+        if (was_asked && !std::exchange(is_stopped, true)) {
+            port.source.facts.state = PairState::frozen;
+        }
+        if (port.source.facts.state == PairState::frozen && ++looks_while_frozen == 5) {
+            port.source.facts.state = PairState::none;
+            port.source.facts.last_error = LastError{upgrade::Errc::lease_expired, "lease", "", ""};
+            port.target.is_there = false;
+        }
+    };
+    const auto report = run_one(port);
+    CHECK(word(report.phase) == "rolled_back");
+    REQUIRE(report.pause_taken_back.has_value());
+    CHECK(*report.pause_taken_back >= 4ms); // four waits between five looks
+}
+
+TEST_CASE("what the source measured of a pause goes before our clock", "[upgrade][runner]") {
+    FakeVmPort port;
+    port.faults["load"] = {Fault{Kind::refuse, upgrade::Errc::load_failed, "load"}};
+    port.source.facts.timings = SwitchTimings{};
+    port.source.facts.timings->pause = 12ms;
+    const auto report = rehearse_one(port);
+    CHECK(word(report.phase) == "rolled_back");
+    CHECK_FALSE(report.rehearsal.has_value());
+    CHECK(report.pause_taken_back == std::optional<std::chrono::nanoseconds>(12ms));
+}
+
 TEST_CASE("a switch that never paused the guest is refused", "[upgrade][runner]") {
     using enum upgrade::Errc;
     struct Row {

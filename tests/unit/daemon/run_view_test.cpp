@@ -99,6 +99,32 @@ TEST_CASE("a pause that never ended has no length", "[daemon][run_view]") {
     CHECK(make_run_vm_view(report, kRun).pause_ms == 12.0);
 }
 
+TEST_CASE("a pause that was taken back is shown, and no parts of it", "[daemon][run_view]") {
+    auto report = report_in(Phase::rolled_back);
+    CHECK_FALSE(make_run_vm_view(report, kRun).pause_ms);
+    report.pause_taken_back = 41ms;
+    RunVmView view = make_run_vm_view(report, kRun);
+    CHECK(view.pause_ms == 41.0);
+    CHECK(view.timings_ns.empty());
+    // a try before the one that succeeded
+    report.phase = Phase::upgraded;
+    report.timings = upgrade::SwitchTimings{};
+    report.timings->pause = 12ms;
+    CHECK(make_run_vm_view(report, kRun).pause_ms == 12.0);
+}
+
+TEST_CASE("a rehearsal that failed in its pause has its length", "[daemon][run_view]") {
+    RunFacts run = kRun;
+    run.goal = upgrade::Goal::rehearsal;
+    auto report = report_in(Phase::rolled_back);
+    report.marks.insert(report.marks.begin(), {Phase::prepare, kStart, {}});
+    report.pause_taken_back = 41ms;
+    const RunVmView view = make_run_vm_view(report, run);
+    REQUIRE(view.rehearsal);
+    CHECK(view.rehearsal->pause_ms == 41.0);
+    CHECK(view.pause_ms == 41.0);
+}
+
 TEST_CASE("what failed twice for the same reason is said once", "[daemon][run_view]") {
     auto report = report_in(Phase::lost_contact);
     report.failure = make_failure(upgrade::Errc::lost_contact, "Nobody answers.");
