@@ -53,10 +53,18 @@ std::int64_t to_ns(const timespec& time) {
 }
 
 /// Whether only root and we can change what this is.
-std::optional<std::string> find_distrust(const struct stat& info) {
+/// @param path  where it is
+std::optional<std::string> find_distrust(const struct stat& info, const std::string& path) {
     if (!is_ours(info.st_uid)) {
         return "belongs to user " + std::to_string(info.st_uid) +
                "; it must belong to root, so that nobody else can change it.";
+    }
+    // why: such a folder is open to all by design, and the host would not work without that.
+    const bool is_meant_so =
+        S_ISDIR(info.st_mode) && ((info.st_mode & S_ISVTX) != 0 || path.find('/', 1) == path.npos);
+    if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0 && is_meant_so) {
+        return std::string("can be written by others than its owner, and is meant so; put what "
+                           "must be trusted elsewhere, e.g. below /opt or /var/lib.");
     }
     if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
         return std::string("can be written by others than its owner; take that permission away "
@@ -94,7 +102,7 @@ Result<UniqueFd> open_element(
                 "; write the path that the link leads to."
         );
     }
-    if (const auto distrust = find_distrust(info)) {
+    if (const auto distrust = find_distrust(info, so_far)) {
         return refuse(release, "cannot be trusted: " + so_far + " " + *distrust);
     }
     return fd;
@@ -334,7 +342,7 @@ Result<void> check_trusted(const std::string& path) {
                 so_far + " is a symbolic link; write the path that the link leads to."
             );
         }
-        if (const auto distrust = find_distrust(info)) {
+        if (const auto distrust = find_distrust(info, so_far)) {
             return make_failure(Errc::binary_refused, so_far + " " + *distrust);
         }
         at = std::move(fd);

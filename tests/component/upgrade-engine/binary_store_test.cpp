@@ -172,7 +172,11 @@ TEST_CASE("what others could change is not trusted", "[upgrade][binary_store]") 
     CHECK_THAT(refusal(make_release(program)), Catch::Contains("written by others"));
     fs::permissions(program, fs::perms(0755));
     fs::permissions(folder.path(), fs::perms(01777));
-    CHECK_THAT(refusal(make_release(program)), Catch::Contains("written by others"));
+    const std::string sticky = refusal(make_release(program));
+    CHECK_THAT(sticky, Catch::Contains("written by others") && Catch::Contains("below /opt"));
+    CHECK_THAT(sticky, !Catch::Contains("chmod"));
+    fs::permissions(folder.path(), fs::perms(0777));
+    CHECK_THAT(refusal(make_release(program)), Catch::Contains("chmod go-w"));
     fs::permissions(folder.path(), fs::perms(0755));
     if (::geteuid() == 0) {
         REQUIRE(::chown(program.c_str(), 12345, 0) == 0);
@@ -191,6 +195,7 @@ TEST_CASE("a path is trusted as far as it is there", "[upgrade][binary_store]") 
     const auto open = check_trusted(folder.path() / "open" / "state");
     REQUIRE(open.has_error());
     CHECK(open.error().message.find("/open can be written by others") != std::string::npos);
+    CHECK(open.error().message.find("chmod") == std::string::npos);
     fs::create_directory_symlink(folder.path(), folder / "link");
     CHECK(check_trusted(folder.path() / "link" / "state").has_error());
 }
