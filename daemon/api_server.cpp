@@ -112,7 +112,7 @@ Result<void> clear_old_socket(const std::string& path) {
     probe.connect(Protocol::endpoint(path), error);
     if (!error && is_alive(probe)) {
         return make_failure(
-            Errc::invalid_argument, "another qhupd listens on " + path + "; one is enough"
+            Errc::system_error, "another qhupd listens on " + path + "; one is enough"
         );
     }
     if (::unlink(path.c_str()) != 0) {

@@ -188,7 +188,10 @@ struct Journal::State : std::enable_shared_from_this<Journal::State> {
     }
 
     std::size_t close() {
-        flush();
+        const bool was_used = db || !orders.empty() || !kept.empty();
+        if (was_used) {
+            flush();
+        }
         is_closed = true;
         timer->cancel();
         db.reset();

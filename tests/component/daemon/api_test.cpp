@@ -10,6 +10,7 @@
 #include <array>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 using namespace qhup::test;
@@ -71,6 +72,9 @@ TEST_CASE("a socket is left to another daemon that listens on it", "[daemon][api
     REQUIRE(fd >= 0);
     CHECK_FALSE(host.start_daemon());
     CHECK(has(host.daemon_log(), "one is enough"));
+    CHECK(host.wait_for_daemon() == 1);
+    // the journal is the other one's: it is not even opened
+    CHECK_FALSE(std::filesystem::exists(host.journal_path()));
     ::close(fd);
     CHECK(host.start_daemon());
 }
