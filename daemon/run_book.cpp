@@ -231,7 +231,7 @@ RunBook::write_intent(RunPtr run, std::size_t index, RunVmView view, Deadline de
     changes.push_back(put_upgrade(run->view.id, index, view));
     auto writing = journal_.write(std::move(changes), Journal::IfNotWritten::drop, deadline);
     const Result<void> written = co_await on_executor(services_.home, std::move(writing));
-    if (written.has_error()) {
+    if (written.has_error() && !is_cancelled(written.error())) { // cancelled: it is not begun
         log_failure("writing what run " + run->view.id + " is about to do", written.error());
     }
     co_return written;
@@ -300,7 +300,8 @@ awaitable<void> RunBook::end_vm(RunPtr run, std::size_t index, RunVmView view) {
     const Deadline patience = Deadline::in(kEndIsWritten);
     auto writing = journal_.write(std::move(changes), Journal::IfNotWritten::keep, patience);
     const Result<void> written = co_await std::move(writing);
-    if (written.has_error()) {
+    // why: when the daemon stops, close_journal() writes it, and says so if it cannot.
+    if (written.has_error() && !is_cancelled(written.error())) {
         log_failure("writing how run " + run->view.id + " went", written.error());
     }
     if (is_last) {

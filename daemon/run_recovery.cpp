@@ -65,7 +65,7 @@ awaitable<void> RunRecovery::count_recovery(RunPtr run, std::size_t index) {
     auto writing = book_.write_vm(run, index);
     const Result<void> written = co_await std::move(writing);
     // why: a guest that waits for us matters more than the count.
-    if (written.has_error()) {
+    if (written.has_error() && !is_cancelled(written.error())) {
         log_failure("counting the recovery of " + vm.vm, written.error());
     }
 }
@@ -162,6 +162,12 @@ void RunRecovery::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
         book_.add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
         return;
     }
+    log().info(
+        "run {} goes on: {} of its {} VMs have no outcome yet",
+        run->view.id,
+        run->open,
+        run->view.vms.size()
+    );
     book_.tell(EventType::run_resumed, run);
     for (const RunVmView& vm : run->view.vms) {
         add_policy(*run, vm.vm, services_.registry.labels_of_vm(vm.vm), services_.config);

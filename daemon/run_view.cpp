@@ -164,6 +164,13 @@ RunVmView make_skipped_view(
 RunVmView say_why_stopped(
     RunVmView view, const std::string& run, const std::string& stopped_by, const std::string& reason
 ) {
+    const bool is_given_up = view.code == wire_code_of(make_error_code(qhup::Errc::cancelled)) &&
+                             view.outcome == upgrade::to_string(Phase::refused);
+    if (is_given_up && stopped_by == "shutdown") {
+        // why: who was woken by the end of the daemon, and who by that of the run, is chance.
+        view.code = wire_code_of(make_error_code(upgrade::Errc::stopped));
+        view.peer_text.clear();
+    }
     if (view.code != wire_code_of(make_error_code(upgrade::Errc::stopped))) {
         return view;
     }

@@ -45,6 +45,12 @@ private:
     std::size_t& count_;
 };
 
+Problem make_stopping() {
+    return make_problem(
+        ProblemCode::stopping, "qhupd is stopping and starts nothing new.", "Try again soon."
+    );
+}
+
 } // namespace
 
 UpgradeRuns::UpgradeRuns(
@@ -201,9 +207,7 @@ std::optional<Problem> UpgradeRuns::find_problem(const RunRequest& request) cons
         }
     }
     if (is_stopping_) {
-        return make_problem(
-            ProblemCode::stopping, "qhupd is stopping and starts nothing new.", "Try again soon."
-        );
+        return make_stopping();
     }
     if (running() >= kMaxOpenRuns) {
         return make_problem(
@@ -325,10 +329,16 @@ awaitable<std::variant<UpgradeRuns::Started, Problem>> UpgradeRuns::begin(RunPtr
     auto writing = book_.write_request(run);
     const Result<void> written = co_await std::move(writing);
     if (written.has_error()) {
-        log_failure("writing what run " + run->view.id + " shall do", written.error());
+        const bool is_given_up = is_cancelled(written.error());
+        if (!is_given_up) {
+            log_failure("writing what run " + run->view.id + " shall do", written.error());
+        }
         // why: a disk that was merely slow may have it after all, and it must not come back.
         book_.drop_run(run->view.id);
         end_start(run);
+        if (is_given_up) {
+            co_return make_stopping();
+        }
         co_return make_problem(
             ProblemCode::journal_failed,
             "What the run shall do cannot be written to the journal below " +

@@ -163,6 +163,9 @@ TEST_CASE("a daemon that restarts in a soak goes on with it", "[daemon][stages]"
     REQUIRE(host.start_daemon());
     CHECK(newest(host).at("stage").at("soak_until_unix_ms") == until);
     CHECK(newest(host).at("state") == "running");
+    CHECK(
+        host.daemon_log().find(" goes on: 2 of its 3 VMs have no outcome yet") != std::string::npos
+    );
     // those that wait are nobody's in the meantime
     CHECK(json::parse(host.ctl({"--json", "show", "vm2"}).out).at("run") == "");
     const Ran ran = host.finish_ctl(ctl);

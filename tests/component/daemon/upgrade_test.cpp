@@ -213,6 +213,10 @@ TEST_CASE("SIGTERM ends what is not paused and waits for what is", "[daemon][upg
     CHECK(ran.status == 75);
     CHECK(ran.out.find("vm0  7.2.22  10.0.13  upgraded") != std::string::npos);
     CHECK(ran.out.find("vm1  7.2.22  new      refused") != std::string::npos);
+    CHECK(ran.err.find("was cancelled") == std::string::npos);
+    CHECK(ran.out.find("was cancelled") == std::string::npos);
+    // nothing was lost, so nothing is an error
+    CHECK(host.daemon_log().find("waiting was cancelled") == std::string::npos);
     host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.state(FakeSide::source) == "none"); }, 0);
     host.qemu().with_vm([](FakeVm& vm) { CHECK(vm.version() == "7.2.22"); }, 1);
 }

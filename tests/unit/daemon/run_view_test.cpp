@@ -264,6 +264,19 @@ TEST_CASE("a VM that was not begun says who stopped the run", "[daemon][run_view
         say_why_stopped(view, "r1", "canaries", canary).message.find(canary) != std::string::npos
     );
     CHECK(say_why_stopped(view, "r1", "shutdown").message.find("qhupd") != std::string::npos);
+    // woken by the end of the daemon
+    RunVmView woken = view;
+    woken.code = "cancelled";
+    woken.outcome = "refused";
+    woken.message = "It was cancelled. Afterwards this failed too: waiting was cancelled.";
+    CHECK(say_why_stopped(woken, "r1", "shutdown").code == "stopped");
+    CHECK(
+        say_why_stopped(woken, "r1", "shutdown").message ==
+        "qhupd was stopped before this VM was paused"
+    );
+    CHECK(say_why_stopped(woken, "r1", "").code == "cancelled");
+    woken.outcome = "needs_operator";
+    CHECK(say_why_stopped(woken, "r1", "shutdown").code == "cancelled");
     RunVmView rehearsed = view;
     rehearsed.rehearsal = RehearsalView{"passed", "", "", "", 3.0, 9.0};
     const std::string aborted = say_why_stopped(rehearsed, "r1", "abort").message;
