@@ -3,9 +3,9 @@
 
 #include "common/version.hpp"
 #include "daemon/api_types_codes.hpp"
-#include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
 #include "daemon/vm_labels.hpp"
+#include "daemon/vm_not_found.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -237,11 +237,7 @@ awaitable<ApiReply> ApiHandlers::answer(GetVm route, const ApiRequest& /*request
     co_await registry_.refresh_vm(route.name);
     const auto vm = registry_.find(route.name);
     if (!vm) {
-        co_return make_reply(make_problem(
-            ProblemCode::vm_not_found,
-            "There is no VM '" + route.name + "'.",
-            did_you_mean(route.name, registry_.names()) + "'qhupd-ctl list' shows all."
-        ));
+        co_return make_reply(make_vm_not_found(route.name, registry_.list()));
     }
     co_return make_json_reply(to_document(*vm, runs_.way_back(vm->name), runs_));
 }

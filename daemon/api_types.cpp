@@ -2,6 +2,7 @@
 #include "daemon/api_types.hpp"
 
 #include "daemon/api_types_read.hpp"
+#include "daemon/nearest_name.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -184,6 +185,34 @@ std::map<std::string, std::string> labels_from_json(const json& value) {
     return labels;
 }
 
+Failure unknown_member(const std::string& key) {
+    static const std::vector<std::string> members{
+        "vms",
+        "all",
+        "kind",
+        "to",
+        "labels",
+        "parallel",
+        "max_failures",
+        "rehearse",
+        "pause_budget_ms",
+        "canaries",
+        "batch",
+        "soak_ms",
+        "dry_run",
+        "allow",
+        "request_id"};
+    std::string all;
+    for (const std::string& member : members) {
+        all += (all.empty() ? "" : ", ") + member;
+    }
+    // why: whoever sent megabytes by mistake shall not get them back.
+    const std::string shown = key.size() <= 64 ? "'" + key + "'" : "of so long a name";
+    return bad_request(
+        "this request has no member " + shown + ". " + did_you_mean(key, members) + "It has " + all
+    );
+}
+
 Result<void> parse_run_member(const std::string& key, const json& value, RunRequest& request) {
     if (key == "vms") {
         auto names = parse_vm_names(value);
@@ -262,11 +291,7 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         }
         request.parallel = value.get<std::uint32_t>();
     } else {
-        return bad_request(
-            "there is a member that this request does not have; it has vms, all, "
-            "kind, to, labels, parallel, max_failures, rehearse, pause_budget_ms, canaries, "
-            "batch, soak_ms, dry_run, allow and request_id"
-        );
+        return unknown_member(key);
     }
     return {};
 }

@@ -3,7 +3,7 @@
 
 #include "common/log.hpp"
 #include "common/text.hpp"
-#include "daemon/nearest_name.hpp"
+#include "daemon/vm_not_found.hpp"
 #include "daemon/wall_clock.hpp"
 
 #include <chrono>
@@ -60,11 +60,7 @@ awaitable<std::optional<Problem>> HoldStore::write_hold(JournalChange change, st
 awaitable<std::variant<HoldView, Problem>> HoldStore::hold(HoldView hold) {
     co_await services_.registry.refresh_vm(hold.vm);
     if (!services_.registry.handle_of(hold.vm)) {
-        co_return make_problem(
-            ProblemCode::vm_not_found,
-            "There is no VM '" + hold.vm + "'.",
-            did_you_mean(hold.vm, services_.registry.names()) + "'qhupd-ctl list' shows all."
-        );
+        co_return make_vm_not_found(hold.vm, services_.registry.list());
     }
     hold.since_unix_ms = unix_ms_now();
     if (hold.until_unix_ms != 0 && hold.until_unix_ms <= hold.since_unix_ms) {

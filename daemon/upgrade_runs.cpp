@@ -4,13 +4,13 @@
 #include "common/log.hpp"
 #include "daemon/engine_config.hpp"
 #include "daemon/log_events.hpp"
-#include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
 #include "daemon/rehearsal_choice.hpp"
 #include "daemon/run_ids.hpp"
 #include "daemon/selftest_host.hpp"
 #include "daemon/selftest_judge.hpp"
 #include "daemon/strand_work.hpp"
+#include "daemon/vm_not_found.hpp"
 #include "daemon/wall_clock.hpp"
 
 #include <unistd.h>
@@ -196,14 +196,9 @@ std::vector<std::string> UpgradeRuns::select(const RunRequest& request) const {
 }
 
 std::optional<Problem> UpgradeRuns::find_problem(const RunRequest& request) const {
-    const std::vector<std::string> known = services_.registry.names();
     for (const std::string& name : request.vms) {
         if (!services_.registry.handle_of(name)) {
-            return make_problem(
-                ProblemCode::vm_not_found,
-                "There is no VM '" + name + "'.",
-                did_you_mean(name, known) + "'qhupd-ctl list' shows all."
-            );
+            return make_vm_not_found(name, services_.registry.list());
         }
     }
     if (is_stopping_) {
@@ -514,11 +509,7 @@ UpgradeRuns::check(std::string vm, std::string to, std::string allow) {
     const auto handle = services_.registry.handle_of(vm);
     const auto seen = services_.registry.find(vm);
     if (!handle || !seen) {
-        co_return make_problem(
-            ProblemCode::vm_not_found,
-            "There is no VM '" + vm + "'.",
-            did_you_mean(vm, services_.registry.names()) + "'qhupd-ctl list' shows all."
-        );
+        co_return make_vm_not_found(vm, services_.registry.list());
     }
     CheckView check;
     check.vm = vm;

@@ -74,6 +74,19 @@ TEST_CASE("VMs that are silent, slow, garbage or gone delay nobody", "[daemon][d
             CHECK_FALSE(vm_of(list, name).at("reason").get<std::string>().empty());
         }
     }
+    // a name that nobody has may be one of those that have not answered
+    const Ran unknown = host.ctl({"upgrade", "--yes", "web7", "--to", "new"});
+    CHECK(unknown.status == 3);
+    INFO(unknown.err);
+    CHECK(
+        unknown.err.find(" monitors have not, so the name may be one of theirs") !=
+        std::string::npos
+    );
+    const Ran shown = host.ctl({"--json", "show", "web7"});
+    INFO(shown.out << shown.err);
+    CHECK(
+        (shown.out + shown.err).find(" not, so the name may be one of theirs") != std::string::npos
+    );
     const auto begin = std::chrono::steady_clock::now();
     CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 0);
     CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(4));

@@ -161,6 +161,15 @@ TEST_CASE("names that could leave their folder are not names", "[daemon][api_typ
     CHECK_FALSE(is_valid_name(std::string(129, 'a')));
 }
 
+TEST_CASE("a request with an unknown member names it", "[daemon][api_types]") {
+    const std::string wrong = error_of(R"({"all": true, "too": "x"})");
+    CHECK(wrong.find("no member 'too'. Did you mean 'to'? It has vms, all, ") != wrong.npos);
+    const std::string strange = error_of(R"({"all": true, "colour": "x"})");
+    CHECK(strange.find("no member 'colour'. It has") != strange.npos);
+    const std::string huge = error_of("{\"" + std::string(1U << 20U, 'x') + "\": 1}");
+    CHECK(huge.size() < 1000);
+}
+
 TEST_CASE("a request for a rehearsal, and for rehearsals before upgrades", "[daemon][api_types]") {
     const auto one =
         parse_run_request(R"({"vms": ["a"], "to": "x", "kind": "rehearsal", "pause_budget_ms": 50})"

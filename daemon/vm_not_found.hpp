@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What is said about a VM of a name that nobody has. Pure.
+#pragma once
+
+#include "daemon/api_types.hpp"
+
+#include <string>
+#include <vector>
+
+namespace qhup::daemon {
+
+/// A VM whose monitor has never answered goes by the name of its socket: while there are such, the
+/// name may be one of theirs.
+///
+/// @param vms  all that were found, as they were asked last
+Problem make_vm_not_found(const std::string& name, const std::vector<VmView>& vms);
+
+} // namespace qhup::daemon
