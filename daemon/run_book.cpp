@@ -204,6 +204,11 @@ void RunBook::on_view(const RunPtr& run, std::size_t index, RunVmView view) {
     if (!now.outcome.empty()) {
         return;
     }
+    const bool is_news = view.phase != now.phase || view.steps.size() != now.steps.size();
+    if (!is_news) {
+        now = std::move(view); // an undo that is not shown, see is_vain_undo()
+        return;
+    }
     {
         const LogFields fields(outcome_fields(run->view.id, view));
         log().debug("run {}: {} enters {}", run->view.id, view.vm, view.phase);

@@ -111,6 +111,21 @@ std::optional<RehearsalView> make_rehearsal_view(const upgrade::UpgradeReport& r
     return view;
 }
 
+/// Whether this is an undo after the guest was seen to run on the target: that looks, and finds
+/// that there is no way back.
+bool is_vain_undo(const upgrade::UpgradeReport& report, std::size_t mark) {
+    return report.marks[mark].phase == Phase::rolling_back && mark > 0 &&
+           report.marks[mark - 1].phase == Phase::verify && !report.to_text.empty() &&
+           report.phase != Phase::rolled_back;
+}
+
+/// What the operator may do, before what was found.
+std::string explain_unwell(const RunVmView& view, const Failure& failure) {
+    return "Look at the guest, which runs on the new QEMU; keep it, or take it back with "
+           "'qhupd-ctl revert " +
+           view.vm + "' if 'qhupd-ctl list' says that its way back is open. " + failure.message;
+}
+
 StepView
 make_step(const upgrade::PhaseMark& mark, std::chrono::steady_clock::time_point run_started) {
     return {
@@ -270,7 +285,8 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
         view.rehearsal = make_rehearsal_view(report);
         view.pause_ms = view.rehearsal ? view.rehearsal->pause_ms : std::nullopt;
     }
-    view.phase = std::string(upgrade::to_string(report.phase));
+    const bool is_vain = !report.marks.empty() && is_vain_undo(report, report.marks.size() - 1);
+    view.phase = std::string(upgrade::to_string(is_vain ? Phase::verify : report.phase));
     view.outcome = outcome_of(report, run.is_dry_run);
     view.from = report.from_text.empty() ? run.from : report.from_text;
     if (report.phase == Phase::upgraded && !report.to_text.empty()) {
@@ -281,7 +297,13 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
         view.code = wire_code_of(report.failure->code);
         view.message = report.failure->message;
         view.peer_text = report.failure->peer_text;
+        if (is_unwell(view)) {
+            view.message = explain_unwell(view, *report.failure);
+        }
         for (const Failure& later : report.failure->also) {
+            if (is_unwell(view) && later.code == make_error_code(upgrade::Errc::wrong_target)) {
+                continue; // that the source cannot have the guest back; a revert can
+            }
             // why: whoever did not answer in one step does not in the next one.
             if (view.message.find(without_stop(later.message)) != std::string::npos) {
                 continue;
@@ -309,8 +331,9 @@ RunVmView make_run_vm_view(const upgrade::UpgradeReport& report, const RunFacts&
     }
     if (!report.marks.empty()) {
         view.since_ms = ms_since(run.started, report.marks.back().at);
-        for (const upgrade::PhaseMark& mark : report.marks) {
-            if (!upgrade::is_terminal(mark.phase)) {
+        for (std::size_t i = 0; i < report.marks.size(); ++i) {
+            const upgrade::PhaseMark& mark = report.marks[i];
+            if (!upgrade::is_terminal(mark.phase) && !is_vain_undo(report, i)) {
                 view.steps.push_back(make_step(mark, run.started));
             }
         }

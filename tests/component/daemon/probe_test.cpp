@@ -176,6 +176,10 @@ TEST_CASE("a VM whose probe fails is reported, and left on the new QEMU", "[daem
     CHECK(only_vm(ran).at("outcome") == "needs_operator");
     CHECK(only_vm(ran).at("code") == "probe_failed");
     CHECK(only_vm(ran).at("peer_text") == "no web server");
+    const std::string message = only_vm(ran).at("message").get<std::string>();
+    CHECK(message.find("keep it, or take it back with 'qhupd-ctl revert vm0'") < 100);
+    CHECK(ran.err.find("rolling_back") == std::string::npos);
+    CHECK(only_vm(ran).at("steps").back().at("phase") == "verify");
     host.qemu().with_vm([](FakeVm& vm) {
         CHECK(vm.running_sides() == std::vector<std::string>{"target"});
     });

@@ -125,6 +125,39 @@ TEST_CASE("a rehearsal that failed in its pause has its length", "[daemon][run_v
     CHECK(view.pause_ms == 41.0);
 }
 
+TEST_CASE("a guest that is not well on the target is not said to go back", "[daemon][run_view]") {
+    auto report = report_in(Phase::rolling_back);
+    report.marks = {
+        {Phase::queued, kStart, upgrade::Outcome::ok},
+        {Phase::verify, kStart + 30ms, upgrade::Outcome::failed},
+        {Phase::rolling_back, kStart + 40ms, std::nullopt}};
+    report.to_text = "10.0.13";
+    report.failure = make_failure(upgrade::Errc::probe_failed, "The probe ended with status 1.");
+    RunVmView view = make_run_vm_view(report, kRun);
+    CHECK(view.phase == "verify");
+    CHECK(view.steps.size() == 2);
+    // the way out comes first, and nothing denies it
+    add_also(*report.failure, make_failure(upgrade::Errc::wrong_target, "It cannot go back."));
+    report.phase = Phase::needs_operator;
+    report.marks.push_back({Phase::needs_operator, kStart + 50ms, std::nullopt});
+    view = make_run_vm_view(report, kRun);
+    CHECK(view.outcome == "needs_operator");
+    CHECK(view.steps.back().phase == "verify");
+    CHECK(view.message.starts_with("Look at the guest"));
+    CHECK_THAT(
+        view.message, Catch::Contains("keep it, or take it back with 'qhupd-ctl revert vm1'")
+    );
+    CHECK_THAT(view.message, Catch::Contains("status 1") && !Catch::Contains("cannot go back"));
+    // one that went back did, and what is not about the guest's health is as it was
+    report.marks.back().phase = Phase::rolled_back;
+    report.phase = Phase::rolled_back;
+    CHECK(make_run_vm_view(report, kRun).steps.back().phase == "rolling_back");
+    report.phase = Phase::rolling_back;
+    report.marks.pop_back();
+    report.to_text.clear();
+    CHECK(make_run_vm_view(report, kRun).phase == "rolling_back");
+}
+
 TEST_CASE("what failed twice for the same reason is said once", "[daemon][run_view]") {
     auto report = report_in(Phase::lost_contact);
     report.failure = make_failure(upgrade::Errc::lost_contact, "Nobody answers.");
