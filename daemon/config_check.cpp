@@ -9,17 +9,21 @@
 #include "upgrade-engine/binary_probe.hpp"
 #include "upgrade-engine/binary_store.hpp"
 
+#include <linux/magic.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 namespace qhup::daemon {
 namespace {
@@ -60,8 +64,27 @@ bool is_user(const std::string& name) {
            found != nullptr;
 }
 
+/// Whether files can be made below it: the kernel's own file systems have no room for ours.
+bool is_of_kernel(const fs::path& folder) {
+    constexpr std::array<decltype(std::declval<struct statfs>().f_type), 4> kOfKernel{
+        PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP2_SUPER_MAGIC, DEVPTS_SUPER_MAGIC};
+    fs::path there = folder;
+    struct statfs facts {};
+    while (::statfs(there.c_str(), &facts) != 0) {
+        if (errno != ENOENT || !there.has_relative_path()) {
+            return false;
+        }
+        there = there.parent_path();
+    }
+    return std::find(kOfKernel.begin(), kOfKernel.end(), facts.f_type) != kOfKernel.end();
+}
+
 /// What is wrong with a folder of ours: somebody else could put files in it, or exchange it.
 std::optional<std::string> find_folder_mistake(const fs::path& folder) {
+    if (is_of_kernel(folder)) {
+        return folder.string() + " is in a file system of the kernel, where nothing can be made. "
+                                 "Name a folder elsewhere, e.g. below /var/lib or /run.";
+    }
     for (fs::path path = folder; path.has_relative_path(); path = path.parent_path()) {
         struct stat facts {};
         if (::lstat(path.c_str(), &facts) != 0) {
@@ -85,6 +108,10 @@ std::optional<std::string> find_folder_mistake(const fs::path& folder) {
         }
     }
     return std::nullopt;
+}
+
+std::string with_stop(std::string text) {
+    return text.ends_with('.') ? text : text + ".";
 }
 
 bool is_noexec(const std::string& folder) {
@@ -143,7 +170,9 @@ std::vector<std::string> find_config_mistakes(const Config& config) {
             mistakes.push_back(rule.origin + ": " + *mistake);
         }
     }
-    if (has_probe && !is_user(config.probe_user)) {
+    // why: who names a user means it, though no policy has a probe yet.
+    const bool is_meant = has_probe || config.origins.count("probe_user") != 0;
+    if (is_meant && !is_user(config.probe_user)) {
         add("probe_user", "there is no user '" + config.probe_user + "' to run probes as.");
     }
     return mistakes;
@@ -153,12 +182,12 @@ std::vector<std::string> find_release_mistakes(const Config& config) {
     std::vector<std::string> mistakes;
     for (const ReleaseFile& file : read_release_files(config.releases_dirs)) {
         if (file.release.has_error()) {
-            mistakes.push_back(to_text(file.release.error()) + ".");
+            mistakes.push_back(with_stop(to_text(file.release.error())));
             continue;
         }
         const auto binary = upgrade::pin_binary(*file.release);
         if (binary.has_error()) {
-            mistakes.push_back(file.path + ": " + to_text(binary.error()));
+            mistakes.push_back(file.path + ": " + with_stop(to_text(binary.error())));
             continue;
         }
         const auto facts = upgrade::probe_binary(**binary, Deadline::in(kProbeTime));
@@ -168,11 +197,9 @@ std::vector<std::string> find_release_mistakes(const Config& config) {
                 " does not answer as a QEMU does: " + to_text(facts.error()) + "."
             );
         }
-        for (const std::string& folder : file.release->firmware) {
-            std::error_code error;
-            if (!fs::is_directory(folder, error)) {
-                mistakes.push_back(file.path + ": there is no firmware folder " + folder + ".");
-            }
+        const auto firmware = check_firmware(*file.release);
+        if (firmware.has_error()) {
+            mistakes.push_back(file.path + ": " + with_stop(to_text(firmware.error())));
         }
     }
     return mistakes;

@@ -83,4 +83,18 @@ std::vector<ReleaseFile> read_release_files(const std::vector<std::string>& fold
     return files;
 }
 
+Result<void> check_firmware(const upgrade::Release& release) {
+    for (const std::string& folder : release.firmware) {
+        std::error_code error;
+        if (!fs::is_directory(folder, error)) {
+            return make_failure(
+                upgrade::Errc::release_invalid,
+                "The release " + release.name.text() + " has no firmware: there is no folder " +
+                    folder + "; install it, or correct the release file."
+            );
+        }
+    }
+    return {};
+}
+
 } // namespace qhup::daemon

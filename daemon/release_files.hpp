@@ -24,4 +24,9 @@ struct ReleaseFile {
 /// Blocking: reads them
 [[nodiscard]] std::vector<ReleaseFile> read_release_files(const std::vector<std::string>& folders);
 
+/// Whether the folders are there that the release names as firmware.
+/// Errors:   upgrade::Errc::release_invalid, with what is missing
+/// Blocking: looks at them
+[[nodiscard]] Result<void> check_firmware(const upgrade::Release& release);
+
 } // namespace qhup::daemon

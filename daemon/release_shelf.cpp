@@ -31,6 +31,10 @@ bool is_still_there(const PinnedBinary& binary) {
            facts.st_ino == binary.inode && upgrade::check_unchanged(binary).has_value();
 }
 
+std::string with_stop(std::string text) {
+    return text.ends_with('.') ? text : text + ".";
+}
+
 } // namespace
 
 ReleaseShelf::ReleaseShelf(std::vector<std::string> folders, asio::thread_pool& disk)
@@ -56,6 +60,10 @@ ReleaseShelf::load(const std::vector<std::string>& folders, const Pinned& before
                               is_still_there(*known->second);
         auto binary = is_known ? Result<std::shared_ptr<const PinnedBinary>>(known->second)
                                : upgrade::pin_binary(*release);
+        const Result<void> firmware = check_firmware(*release);
+        if (binary.has_value() && firmware.has_error()) {
+            binary = firmware.error();
+        }
         std::string key;
         if (binary.has_value()) {
             key = upgrade::probe_key(**binary);
@@ -144,7 +152,8 @@ awaitable<ReleaseShelf::Answer> ReleaseShelf::pick(std::string name) {
     } else if (wanted->binary.has_error()) {
         answer.problem = make_problem(
             ProblemCode::release_unusable,
-            "The release '" + name + "' must not be used: " + to_text(wanted->binary.error()) + ".",
+            "The release '" + name +
+                "' must not be used: " + with_stop(to_text(wanted->binary.error())),
             "Repair its file or its binary; 'qhupd-ctl releases' says when it is usable."
         );
     } else {

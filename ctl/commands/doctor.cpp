@@ -85,6 +85,16 @@ private:
         if (printed.has_value() && printed->status == 0) {
             config_ = parse_printed_config(printed->out);
         }
+        const std::string socket = value_of("api", "socket");
+        const bool is_of_another = !socket.empty() && socket != options_.socket &&
+                                   value_of("api", "read_socket") != options_.socket;
+        if (is_of_another) {
+            warn(
+                "configuration",
+                "it is that of a qhupd on " + socket + ", and " + options_.socket + " was asked",
+                "Name the file of the one that was asked with --config"
+            );
+        }
     }
 
     void look_at_systemd() {
@@ -176,8 +186,11 @@ private:
             warn(
                 "control_dir",
                 path +
-                    " is on a disk; if that is emptied or hangs, the daemon cannot find its pairs",
-                "Let control_dir name a folder below /run"
+                    " is not on a tmpfs; if what it is on is emptied or hangs, the daemon cannot "
+                    "find its pairs",
+                path.starts_with("/run/")
+                    ? "Mount a tmpfs there, or name a folder of /run that is on one"
+                    : "Let control_dir name a folder below /run"
             );
         } else {
             good("control_dir", path + " is there, on a tmpfs");
@@ -297,7 +310,12 @@ private:
             if (release.usable) {
                 good("release " + release.name, release.path + " can be used");
             } else {
-                fail("release " + release.name, release.reason, "Mend " + release.path);
+                // why: a file that cannot be read names no binary, and its reason names the file.
+                fail(
+                    "release " + release.name,
+                    release.reason,
+                    "Mend it as that says; 'qhupd-ctl releases' says when it is usable"
+                );
             }
         }
     }

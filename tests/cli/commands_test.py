@@ -227,12 +227,15 @@ class Commands(unittest.TestCase):
     def test_doctor_says_what_is_wrong_and_what_to_do(self):
         with FakeHost(1, scripts={0: {"vm": {"blockers": [{"id": "fdset/1", "class": "fdset", "reason": "Name the file."}]}}}) as host:
             host.daemon.add_release("bad", "/nonexistent/qemu")
+            (host.daemon.releases_dir / "odd.toml").write_text("[=]\n")
             host.daemon.kill()
             host.daemon.start()
             done = host.daemon.ctl("doctor", "--config", str(host.daemon.config), check=False)
             self.assertIn(done.returncode, (1, 78), done.stderr)  # 78: --check-config reads releases too
             self.assertRegex(done.stdout, r"(?m)^ok    daemon: qhupd .* answers and is ready\.$")
             self.assertRegex(done.stdout, r"(?m)^fail  release bad: ")
+            self.assertRegex(done.stdout, r"(?m)^fail  release odd: [^\n]*odd[^\n]*\n      → Mend it as that says")
+            self.assertNotIn("and " + str(host.daemon.socket) + " was asked", done.stdout)
             self.assertRegex(done.stdout, r"(?m)^warn  VM vm0: fdset/1: Name the file\.\n      → qhupd-ctl explain fdset$")
             found = host.daemon.json("doctor", "--config", str(host.daemon.config), status=done.returncode)["findings"]
             self.assertTrue(all(finding["next_step"] for finding in found if finding["level"] != "ok"))
@@ -240,6 +243,7 @@ class Commands(unittest.TestCase):
         gone = run("--socket", "/nowhere", "doctor", "--config", "/dev/null")
         self.assertIn(gone.returncode, (69, 78))
         self.assertIn("fail  daemon: qhupd does not run", gone.stdout)
+        self.assertRegex(gone.stdout, r"it is that of a qhupd on [^\n]*, and /nowhere was asked\.\n      → Name the file")
 
     def test_config_show_says_where_each_value_was_set(self):
         with FakeHost(0) as host:

@@ -153,6 +153,8 @@ TEST_CASE("a release whose binary must not be used says so", "[daemon][api]") {
     Host host(1);
     std::ofstream(host.dir() / "releases/bad.toml") << "path = \"/nonexistent/qemu\"\n";
     std::ofstream(host.dir() / "releases/broken.toml") << "pat = 1\n";
+    std::filesystem::copy_file(host.dir() / "releases/new.toml", host.dir() / "releases/bare.toml");
+    std::ofstream(host.dir() / "releases/bare.toml", std::ios::app) << "firmware = [\"/nope\"]\n";
     host.serve();
     REQUIRE(host.start_daemon());
     const Ran list = host.ctl({"releases"});
@@ -162,4 +164,15 @@ TEST_CASE("a release whose binary must not be used says so", "[daemon][api]") {
     const Ran ran = host.ctl({"upgrade", "--yes", "--all", "--to", "bad"});
     CHECK(ran.status == 6);
     CHECK(has(ran.err, "must not be used"));
+    // what is no folder is found by whoever looks
+    CHECK(has(host.ctl({"--json", "releases"}).out, "there is no folder /nope"));
+    for (const char* verb : {"check", "upgrade"}) {
+        std::vector<std::string> words{verb, "vm0", "--to", "bare"};
+        words.insert(words.end(), verb[0] == 'u', "--yes");
+        const Ran bare = host.ctl(words);
+        INFO(verb << bare.err);
+        CHECK(bare.status == 6);
+        CHECK(has(bare.err, "there is no folder /nope"));
+        CHECK_FALSE(has(bare.err, ".."));
+    }
 }

@@ -170,6 +170,30 @@ TEST_CASE("78: the configuration is wrong", "[ctl][exit]") {
     CHECK(ran.err.find("Did you mean 'parallel'?") != std::string::npos);
 }
 
+TEST_CASE("78: what cannot be used is a mistake of the configuration", "[daemon][exit]") {
+    Host host(0);
+    const std::string head = "releases_dir = \"" + (host.dir() / "releases") + "\"\n";
+    const auto judge = [&](const std::string& line) {
+        std::ofstream(host.dir() / "tried.toml") << head << line << "\n";
+        return host.shell(
+            Host::daemon_program() + " --check-config --config " + (host.dir() / "tried.toml")
+        );
+    };
+    const Ran user = judge("probe_user = \"nobdy\""); // no policy has a probe yet
+    CHECK(user.status == 78);
+    CHECK(user.err.find("there is no user 'nobdy'") != std::string::npos);
+    for (const char* folder : {"/proc/x", "/proc/self/x/y", "/sys/x"}) {
+        const Ran of_kernel = judge("state_dir = \"" + std::string(folder) + "\"");
+        INFO(folder << of_kernel.err);
+        CHECK(of_kernel.status == 78);
+        CHECK(of_kernel.err.find("file system of the kernel") != std::string::npos);
+    }
+    std::ofstream(host.dir() / "releases/odd.toml") << "path = 1\n";
+    const Ran odd = judge("");
+    CHECK(odd.err.find("correct the file.") != std::string::npos);
+    CHECK(odd.err.find("..") == std::string::npos);
+}
+
 TEST_CASE("130: Ctrl-C goes away and says how to come back", "[ctl][exit]") {
     Host host(2);
     const PausedRun run = start_paused_run(host);

@@ -271,6 +271,10 @@ std::string Host::ctl_program() {
     return QHUPD_CTL;
 }
 
+std::string Host::daemon_program() {
+    return QHUPD;
+}
+
 Ran Host::ctl_in_shell(const std::string& words) {
     return shell(ctl_program() + " --socket " + api_socket() + " " + words);
 }

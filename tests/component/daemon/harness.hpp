@@ -88,6 +88,8 @@ public:
     Ran shell(const std::string& line);
     /// Where qhupd-ctl is.
     static std::string ctl_program();
+    /// Where qhupd is.
+    static std::string daemon_program();
     /// Starts qhupd-ctl and comes back at once; finish_ctl() waits for it.
     pid_t start_ctl(std::vector<std::string> arguments);
     Ran finish_ctl(pid_t pid, std::chrono::seconds patience = kPatience);
