@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -25,14 +26,14 @@ constexpr const char* kExitStatusHelp =
     "  3    no such VM, release or run\n"
     "  4    some were rolled back; every guest runs\n"
     "  5    a guest was lost or needs an operator\n"
-    "  6    refused before anything was paused\n"
+    "  6    some were refused and not moved; others may have been\n"
     "  7    the run was aborted\n"
     "  64   wrong command line\n"
     "  69   the daemon cannot be reached\n"
     "  75   nothing was touched; try later\n"
     "  77   not permitted\n"
     "  78   the configuration is wrong\n"
-    "  130  detached by Ctrl-C or --timeout; the run goes on\n";
+    "  130  ended by Ctrl-C or --timeout; a run that was followed goes on\n";
 
 OptionSpec describe(const CLI::Option& option);
 CommandSpec describe(const CLI::App& app);
@@ -116,20 +117,32 @@ void add_waiting(CLI::App& command, Options& options, bool begins) {
 
 /// What all runs have in common.
 void add_limits(CLI::App& command, Options& options) {
-    command.add_option("--parallel", options.parallel, "VMs in work at once")
+    command
+        .add_option(
+            "--parallel",
+            options.parallel,
+            "VMs in work at once; parallel of qhupd.toml if left out"
+        )
         ->check(CLI::Range(1, 1024).description(""))
         ->type_name("N");
     command.add_option("--max-failures", options.max_failures, "Begin no further VM after so many")
         ->check(CLI::Range(1, 10'000).description(""))
         ->type_name("N");
     command
-        .add_option(
+        .add_option_function<std::string>(
             "--pause-budget",
-            options.pause_budget_ms,
-            "Longest pause of each VM, in milliseconds; one that would be longer is refused"
+            [&options](const std::string& text) {
+                options.pause_budget_ms = parse_pause(text);
+                if (!options.pause_budget_ms) {
+                    throw CLI::ValidationError(
+                        "--pause-budget", "a pause is 50ms or 2s, from 1ms to 30s"
+                    );
+                }
+            },
+            "Longest pause of each VM: 50ms, 2s, or a number of milliseconds; one that would be "
+            "longer is refused. A policy may allow less"
         )
-        ->check(CLI::Range(1, 30'000).description(""))
-        ->type_name("MS");
+        ->type_name("TIME");
     command.add_flag("--yes,-y", options.yes, "Do not ask; needed where nobody can be asked");
     add_waiting(command, options, true);
     command
@@ -144,11 +157,11 @@ void add_run_options(CLI::App& command, Options& options) {
     add_limits(command, options);
 }
 
-void add_rehearsal_flags(CLI::App& upgrade, Options& options) {
+void add_rehearsal_flags(CLI::App& upgrade, Options& options, const std::string& what) {
     CLI::Option* all = upgrade.add_flag_callback(
         "--rehearse",
         [&options] { options.rehearse = "all"; },
-        "Rehearse each VM before its upgrade"
+        "Rehearse each VM before its " + what
     );
     upgrade
         .add_flag_callback(
@@ -208,7 +221,10 @@ void add_selftest_options(CLI::App& selftest, Options& options) {
             "--from", options.from, "The release to begin with; left out: the one that VMs run"
         )
         ->type_name("RELEASE");
-    selftest.add_option("--guests,-n", options.guests, "So many guests, each upgraded once")
+    selftest
+        .add_option(
+            "--guests,-n", options.guests, "So many guests, each upgraded once; 5 if left out"
+        )
         ->check(CLI::Range(1, 50).description(""))
         ->type_name("N");
 }
@@ -267,7 +283,7 @@ void add_commands(CLI::App& app, Options& options) {
     CLI::App* upgrade = add("upgrade", "Upgrade QEMU under running VMs", Command::upgrade);
     add_run_options(*upgrade, options);
     upgrade->add_flag("--dry-run", options.dry_run, "Check everything, touch nothing");
-    add_rehearsal_flags(*upgrade, options);
+    add_rehearsal_flags(*upgrade, options, "upgrade");
     add_stage_options(*upgrade, options);
     add_allowances(*upgrade, options);
     add_run_options(
@@ -282,7 +298,7 @@ void add_commands(CLI::App& app, Options& options) {
         add("revert", "Take VMs back to the binary that they came from", Command::revert);
     revert->add_option("VM", options.vms, "Names of VMs, or one run")->required();
     add_limits(*revert, options);
-    add_rehearsal_flags(*revert, options);
+    add_rehearsal_flags(*revert, options, "revert");
     add("releases", "Binaries that VMs can be upgraded to", Command::releases);
     CLI::App* status =
         add("status", "Runs, or one run; follows it while it goes on", Command::status);
@@ -325,7 +341,9 @@ void add_commands(CLI::App& app, Options& options) {
         ->add_option("--after", options.after_event, "Begin behind this event; 0: with the oldest")
         ->type_name("ID");
     add_waiting(*events, options, false);
-    add("explain", "What a code, an outcome or a blocker means, and what to do", Command::explain)
+    add("explain",
+        "What a code, an outcome, a blocker or a phase means, and what to do",
+        Command::explain)
         ->add_option(
             "CODE",
             options.code,
@@ -339,6 +357,7 @@ void add_commands(CLI::App& app, Options& options) {
     CLI::App* config = app.add_subcommand("config", "The configuration of qhupd");
     config->fallthrough();
     config->require_subcommand(1);
+    config->footer("'qhupd-ctl config show --help' says what it takes: --origin, --config FILE.\n");
     CLI::App* config_show =
         config->add_subcommand("show", "Every key with its value, as qhupd reads it");
     config_show->fallthrough();
@@ -359,6 +378,15 @@ std::string meant(const std::string& word, const std::vector<std::string>& names
     return nearest ? " Did you mean '" + *nearest + "'?" : "";
 }
 
+/// The same for options. One letter is near any other, so a short one has no nearest name.
+std::string meant_option(const std::string& word, const std::vector<std::string>& names) {
+    constexpr std::size_t kShort = 2;
+    if (word == "-v" || word == "-V") {
+        return " Did you mean '--version'?";
+    }
+    return word.size() <= kShort ? "" : meant(word, names);
+}
+
 std::vector<std::string> names_of_commands(const CommandSpec& spec) {
     std::vector<std::string> names;
     for (const CommandSpec& command : spec.commands) {
@@ -375,6 +403,11 @@ std::vector<std::string> names_of_options(const CommandSpec& spec) {
     return names;
 }
 
+std::string explain_unknown_command(const CLI::App& below, const std::string& word) {
+    return "'" + word + "' is not a command." + meant(word, names_of_commands(describe(below))) +
+           " 'qhupd-ctl --help' shows all.\n";
+}
+
 /// What the user may have meant, for words that nobody understood; "" if there is none.
 std::string explain_extras(const CLI::App& app, const CLI::App& used, const std::string& path) {
     std::vector<std::string> left = app.remaining(true);
@@ -386,9 +419,7 @@ std::string explain_extras(const CLI::App& app, const CLI::App& used, const std:
     const CommandSpec whole = describe(app);
     if (&used == &app || used.get_name() == "config") {
         if (!word.starts_with('-')) {
-            return "'" + word + "' is not a command." +
-                   meant(word, names_of_commands(describe(used))) +
-                   " 'qhupd-ctl --help' shows all.\n";
+            return explain_unknown_command(used, word);
         }
     }
     const std::string help = "'qhupd-ctl " + path + "--help' shows what it takes.\n";
@@ -397,7 +428,7 @@ std::string explain_extras(const CLI::App& app, const CLI::App& used, const std:
         const std::vector<std::string> global = names_of_options(whole);
         names.insert(names.end(), global.begin(), global.end());
         const std::string name = word.substr(0, word.find('='));
-        return "There is no option " + name + " here." + meant(name, names) + " " + help;
+        return "There is no option " + name + " here." + meant_option(name, names) + " " + help;
     }
     return "'" + word + "' is one word too many. " + help;
 }
@@ -443,12 +474,26 @@ CommandSpec describe(const CLI::App& app) {
     return spec;
 }
 
+bool is_blank(const std::string& text) {
+    return text.find_first_not_of(" \t") == std::string::npos;
+}
+
 /// What CLI11 cannot say by itself.
 std::optional<EarlyExit> find_mistake(const Options& options) {
     const bool selects = options.command == Command::check || options.command == Command::upgrade ||
                          options.command == Command::rehearse;
     if (selects && options.vms.empty() && !options.all) {
         return EarlyExit{ExitStatus::usage, "Name the VMs, or say --all.\n"};
+    }
+    if (options.command == Command::hold && is_blank(options.reason)) {
+        return EarlyExit{
+            ExitStatus::usage,
+            "--reason is empty. Say in a few words why, for whoever comes by the hold.\n"};
+    }
+    const bool needs_release = selects || options.command == Command::selftest;
+    if (needs_release && options.to.empty()) {
+        return EarlyExit{
+            ExitStatus::usage, "--to is empty. Name a release; 'qhupd-ctl releases' shows all.\n"};
     }
     if (options.soak && options.canaries == 0 && options.batch == 0) {
         return EarlyExit{
@@ -496,7 +541,7 @@ std::unique_ptr<CLI::App> make_app(Options& options) {
          {"plain", ProgressMode::plain},
          {"live", ProgressMode::live},
          {"none", ProgressMode::none}},
-        "How runs are shown: auto, plain, live or none"
+        "How runs are shown: auto (if left out), plain, live or none"
     );
     add_choice(
         *app,
@@ -506,7 +551,7 @@ std::unique_ptr<CLI::App> make_app(Options& options) {
         {{"auto", ColorMode::automatic},
          {"always", ColorMode::always},
          {"never", ColorMode::never}},
-        "Whether outcomes have colors: auto, always or never"
+        "Whether outcomes have colors: auto (if left out), always or never"
     );
     app->require_subcommand(1);
     app->footer(kExitStatusHelp);
@@ -565,6 +610,24 @@ std::optional<Options> parse_hidden(Options options) {
 
 } // namespace
 
+namespace {
+
+/// The first word behind the program's that is no option, nor the value of one; "" if there is
+/// none.
+std::string first_word(const std::vector<std::string>& words) {
+    static constexpr std::array<std::string_view, 3> kWithValue{
+        "--socket", "--progress", "--color"};
+    for (std::size_t i = 1; i < words.size(); ++i) {
+        if (!words[i].starts_with('-')) {
+            return words[i];
+        }
+        i += std::find(kWithValue.begin(), kWithValue.end(), words[i]) != kWithValue.end() ? 1 : 0;
+    }
+    return {};
+}
+
+} // namespace
+
 std::string_view exit_status_help() noexcept {
     return kExitStatusHelp;
 }
@@ -584,7 +647,15 @@ std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const*
     try {
         app->parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-        if (error.get_exit_code() != 0) {
+        const bool is_help = error.get_exit_code() == 0;
+        if (is_help && app->get_subcommands().empty()) {
+            // why: the help is no answer for somebody who has misspelt the command.
+            const std::string word = first_word(options.words);
+            if (!word.empty()) {
+                return EarlyExit{ExitStatus::usage, explain_unknown_command(*app, word)};
+            }
+        }
+        if (!is_help) {
             return EarlyExit{ExitStatus::usage, explain_mistake(*app, error)};
         }
         std::ostringstream out;

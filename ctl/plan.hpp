@@ -22,6 +22,15 @@ struct PlannedVm {
     std::string to;                                 ///< release, or the version to go back to
     std::optional<double> pause_ms;                 ///< as measured or predicted last
     std::vector<daemon::BlockerView> warnings = {}; ///< nothing against it, but good to know
+    std::string kind = {};                ///< equal for VMs of one kind and way; "": not known
+    std::int64_t priority = 0;            ///< the higher, the earlier in the run
+    std::string rehearse = {};            ///< before it: none, first or all; "": not known
+    bool is_way_known = false;            ///< so the first of its kind is not rehearsed
+    bool is_rehearsed = false;            ///< paused once more before
+    std::string rehearse_back = {};       ///< after the run, as rehearse
+    std::optional<double> budget_ms = {}; ///< as configured for it; none: not known
+    std::optional<double> policy_budget_ms =
+        {}; ///< no run of it may pause longer; none: it says nothing
 };
 
 /// A VM that the run would not touch.
@@ -46,6 +55,16 @@ struct Plan {
 /// @param newest_first  as the API lists them
 std::optional<double>
 expected_pause(const std::vector<daemon::RunView>& newest_first, std::string_view vm);
+
+/// Says of each VM whether it is paused once more before, for a rehearsal, as the daemon chooses.
+void choose_rehearsed(std::vector<PlannedVm>& work);
+
+/// Each VM whose policy allows less than the command line, as a sentence; "" if there is none.
+std::string render_caps(const std::vector<PlannedVm>& work, double asked_ms);
+
+/// After a run: the ways back that nobody has rehearsed yet, which is one more pause; "" for none.
+/// @param is_each  of every one of these, not of one of each kind
+std::string render_pauses_to_come(const std::vector<std::string>& vms, bool is_each);
 
 /// The plan as a table and sentences, without the question. Long lists are cut, visibly.
 std::string render_plan(const Plan& plan);

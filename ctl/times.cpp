@@ -42,6 +42,21 @@ std::optional<milliseconds> parse_span(std::string_view text) noexcept {
     return std::nullopt;
 }
 
+std::optional<std::uint32_t> parse_pause(std::string_view text) noexcept {
+    constexpr std::uint32_t kMostPause = 30'000;
+    std::uint32_t number = 0;
+    const char* end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    const std::string_view unit(rest, static_cast<std::size_t>(end - rest));
+    const bool is_seconds = unit == "s";
+    const bool is_known = unit.empty() || unit == "ms" || is_seconds;
+    if (error != std::errc{} || !is_known || number == 0 || number > kMostPause) {
+        return std::nullopt;
+    }
+    const std::uint32_t milliseconds_of = number * (is_seconds ? 1000U : 1U);
+    return milliseconds_of <= kMostPause ? std::optional(milliseconds_of) : std::nullopt;
+}
+
 std::optional<std::int64_t> parse_time(std::string_view text) {
     const bool is_utc = text.ends_with('Z');
     const std::string words(is_utc ? text.substr(0, text.size() - 1) : text);

@@ -48,6 +48,11 @@ nlohmann::json to_document(const UpgradeRuns::Policy& said) {
     if (policy.pause_budget) {
         document["pause_budget_ms"] = policy.pause_budget->count();
     }
+    document["effective"] = {
+        {"pause_budget_ms", said.pause_budget.count()},
+        {"rehearse", said.rehearse},
+        {"rehearse_back", said.rehearse_back},
+    };
     return document;
 }
 

@@ -368,6 +368,7 @@ json to_json(const CheckView& value) {
         {"message", value.message},
         {"blockers", array_of(value.blockers)},
         {"warnings", array_of(value.warnings)},
+        {"way_known", value.way_known},
     };
 }
 
@@ -602,6 +603,7 @@ CheckView check_from_json(const json& value) {
         .message = text(value, "message"),
         .blockers = blockers_from_json(value),
         .warnings = blockers_from_json(value, "warnings"),
+        .way_known = flag(value, "way_known"),
     };
 }
 

@@ -86,6 +86,7 @@ struct CheckView {
     std::string message;               ///< that reason as a sentence; else ""
     std::vector<BlockerView> blockers; ///< everything against it
     std::vector<BlockerView> warnings; ///< nothing against it, but good to know
+    bool way_known = false; ///< its kind was upgraded or rehearsed between the two binaries before
 };
 
 /// One phase of an upgrade that was entered.

@@ -32,7 +32,7 @@ struct Config {
     std::string rehearse = "first"; ///< before upgrades: none, first (of each kind of VM) or all
     std::string rehearse_back =
         "first"; ///< ways back after upgrades: none, first (of each kind), all
-    std::chrono::milliseconds rehearse_back_after{60'000}; ///< when all runs are over; 0 to 1 h
+    std::chrono::milliseconds rehearse_back_after{60'000}; ///< behind an upgrade; 0 to 1 h
     std::string selftest = "warn"; ///< for a pair of binaries that none passed: off, warn, require
     std::string probe_user = "nobody"; ///< that probes of [[policy]] run as, if we may choose
     std::string log_level = "info";    ///< debug, info, warn or error

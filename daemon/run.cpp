@@ -20,10 +20,13 @@ bool Run::is_rehearsed(std::size_t index) const {
 }
 
 RunFacts Run::facts_of(std::size_t index) const {
+    // why: the VMs of a revert go to no release; each has the version that it came from.
+    const bool goes_back = view.kind == "revert" || view.kind == "way_back";
+    const std::string& version = view.vms[index].to;
     return {
         .vm = view.vms[index].vm,
         .upgrade = view.vms[index].upgrade,
-        .release = view.to,
+        .release = goes_back && !version.empty() ? version : view.to,
         .from = view.vms[index].from,
         .from_build_id = view.vms[index].from_build_id,
         .to_build_id = view.vms[index].to_build_id,

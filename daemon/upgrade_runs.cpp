@@ -196,9 +196,11 @@ std::vector<std::string> UpgradeRuns::select(const RunRequest& request) const {
 }
 
 std::optional<Problem> UpgradeRuns::find_problem(const RunRequest& request) const {
+    const bool is_one = request.kind == "revert" && request.vms.size() == 1; // it may be a run
     for (const std::string& name : request.vms) {
         if (!services_.registry.handle_of(name)) {
-            return make_vm_not_found(name, services_.registry.list());
+            const std::string_view what = is_one ? "VM or run" : "VM";
+            return make_vm_not_found(name, services_.registry.list(), what);
         }
     }
     if (is_stopping_) {
@@ -344,10 +346,11 @@ awaitable<std::variant<UpgradeRuns::Started, Problem>> UpgradeRuns::begin(RunPtr
     {
         const LogFields fields(run_fields("run_started", run->view));
         log().info(
-            "run {}: {} VMs to {}, asked for by uid {}",
+            "run {}: {} {} {}, asked for by uid {}",
             run->view.id,
             run->open,
-            run->view.to,
+            run->open == 1 ? "VM" : "VMs",
+            run->view.to == "kept" ? "back to the binary from before" : "to " + run->view.to,
             run->view.by_uid
         );
     }
@@ -421,6 +424,9 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     for (const std::string& name : names) {
         const auto way = ways.find(name);
         add_vm(*run, name, answer.picked, way != ways.end() ? way->second.build_id : std::string());
+        if (way != ways.end() && !way->second.version.empty()) {
+            run->view.vms.back().to = way->second.version;
+        }
     }
     if (is_revert) {
         co_await pick_kept(run);
@@ -496,6 +502,15 @@ UpgradeRuns::Policy UpgradeRuns::policy(const std::string& vm) const {
         .policy = policy_of(services_.config.policies, vm, services_.registry.labels_of_vm(vm)),
         .is_window_open = true};
     said.is_window_open = is_open(said.policy, time_of_day_now());
+    const auto or_usual = [](const std::string& word, const std::string& usual) {
+        return word.empty() ? usual : word;
+    };
+    said.pause_budget =
+        choose_pause_budget(std::nullopt, said.policy, services_.config.deadlines.pause_budget);
+    said.rehearse = or_usual(said.policy.rehearse, services_.config.rehearse);
+    said.rehearse_back = said.policy.skip
+                             ? "none"
+                             : or_usual(said.policy.rehearse_back, services_.config.rehearse_back);
     return said;
 }
 
@@ -555,6 +570,9 @@ UpgradeRuns::check(std::string vm, std::string to, std::string allow) {
         co_return check;
     }
     check.can_upgrade = judged.verdict->may_upgrade();
+    check.way_known = is_way_proven(
+        book_.history(), seen->shape_class, seen->build_id, answer.picked->binary->build_id
+    );
     if (judged.verdict->is_already_there) {
         check.code = "already_on_release";
         check.message = "it runs this release already";

@@ -92,6 +92,10 @@ public:
     struct Policy {
         VmPolicy policy;
         bool is_window_open = true;
+        // What holds for the VM, of its policy or else of the whole configuration.
+        std::chrono::milliseconds pause_budget{0};
+        std::string rehearse = {};
+        std::string rehearse_back = {};
     };
     Policy policy(const std::string& vm) const;
 

@@ -8,14 +8,15 @@
 
 namespace qhup::daemon {
 
-Problem make_vm_not_found(const std::string& name, const std::vector<VmView>& vms) {
+Problem
+make_vm_not_found(const std::string& name, const std::vector<VmView>& vms, std::string_view what) {
     std::vector<std::string> names;
     std::size_t silent = 0;
     for (const VmView& vm : vms) {
         names.push_back(vm.name);
         silent += !vm.reachable && !vm.stale ? 1U : 0U;
     }
-    std::string detail = "There is no VM '" + name + "'";
+    std::string detail = "There is no " + std::string(what) + " '" + name + "'";
     if (silent > 0) {
         detail += " among those that have answered; " + std::to_string(silent) +
                   (silent == 1 ? " monitor has" : " monitors have") +

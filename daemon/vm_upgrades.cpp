@@ -337,7 +337,9 @@ void VmUpgrades::end_rehearsal(const RunPtr& run, std::size_t index, const RunVm
         "run {}: the rehearsal of {} {}",
         run->view.id,
         view.vm,
-        has_passed ? "passed" : "failed because of " + view.code
+        has_passed       ? "passed"
+        : view.rehearsal ? "failed because of " + view.code
+                         : "was not made because of " + view.code
     );
     for (const auto& waiting : run->waiting) {
         waiting->notify();

@@ -4,10 +4,12 @@
 // there again. Where there is no stream, the run is asked for again and again.
 #include "ctl/commands/commands.hpp"
 #include "ctl/event_stream.hpp"
+#include "ctl/plan.hpp"
 #include "ctl/render.hpp"
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -27,6 +29,34 @@ constexpr std::chrono::seconds kBetweenConnections{1};
 constexpr std::chrono::milliseconds kBetweenQuestions{500}; // without a stream
 constexpr std::chrono::seconds kDoubt{5}; // without an event, before the run is asked for
 constexpr std::chrono::seconds kPatience{10};
+
+const json& member(const json& object, const char* key) {
+    static const json kNothing;
+    const auto found = object.is_object() ? object.find(key) : object.end();
+    return object.is_object() && found != object.end() ? *found : kNothing;
+}
+
+/// Which VMs of the run are paused once more later, as the list of VMs says; "" for none.
+std::string render_ways_back_to_come(const daemon::RunView& run, const json& list) {
+    std::vector<std::string> names;
+    bool is_each = true;
+    const json& vms = member(list, "vms");
+    for (const json& vm : vms.is_array() ? vms : json::array()) {
+        const std::string name = daemon::vm_from_json(vm).name;
+        const bool has_moved =
+            std::any_of(run.vms.begin(), run.vms.end(), [&name](const daemon::RunVmView& one) {
+                return one.vm == name && one.outcome == "upgraded";
+            });
+        const json& way = member(vm, "way_back");
+        const json& back = member(member(member(vm, "policy"), "effective"), "rehearse_back");
+        if (has_moved && member(way, "open") == true && member(way, "rehearsed") == "" &&
+            (back == "first" || back == "all")) {
+            names.push_back(name);
+            is_each = is_each && back == "all";
+        }
+    }
+    return render_pauses_to_come(names, is_each);
+}
 
 /// Since when the daemon has not been heard of.
 class Absence {
@@ -90,6 +120,7 @@ public:
         print_document(options_, body_, [this] {
             return render_run(run_, output_style(options_));
         });
+        tell_of_ways_back();
         return exit_status_of(run_);
     }
 
@@ -100,6 +131,19 @@ private:
     void end_with(ExitStatus status) {
         progress_.finish();
         status_ = status;
+    }
+
+    /// After an upgrade: the pause that comes later, in the background.
+    void tell_of_ways_back() const {
+        if (options_.command != Command::upgrade || options_.json || run_.dry_run) {
+            return;
+        }
+        const auto reply = client_.request("GET", "/v1/vms", {}, kPatience);
+        const auto body =
+            reply.has_value() && reply->status == kOk ? json_of(*reply) : Result<json>(json());
+        if (body.has_value()) {
+            tell(render_ways_back_to_come(run_, *body));
+        }
     }
 
     void tell_how_to_attach() const {
@@ -115,7 +159,12 @@ private:
         if (news.stage) {
             progress_.on_stage(*news.stage);
         }
-        for (const daemon::RunVmView& vm : news.vms) {
+        // why: a run that is asked for has its VMs in the order of work, not of what happened.
+        std::vector<daemon::RunVmView> vms = news.vms;
+        std::stable_sort(vms.begin(), vms.end(), [](const auto& a, const auto& b) {
+            return a.since_ms < b.since_ms;
+        });
+        for (const daemon::RunVmView& vm : vms) {
             progress_.on_vm(vm);
         }
     }

@@ -57,6 +57,24 @@ std::vector<daemon::RunView> runs_of(const json& body) {
     return runs;
 }
 
+std::optional<double> number_of(const json& value) {
+    return value.is_number() ? std::optional(value.get<double>()) : std::nullopt;
+}
+
+/// What the daemon's list says of how often, and how long, the VM is paused.
+void add_known(PlannedVm& planned, const KnownVm& vm, const Options& options) {
+    const json& policy = member(vm.document, "policy");
+    const json& effective = member(policy, "effective"); // an older daemon has none
+    const json& priority = member(policy, "priority");
+    planned.priority = priority.is_number_integer() ? priority.get<std::int64_t>() : 0;
+    planned.kind = vm.view.shape_class.empty() ? "" : vm.view.shape_class + " " + vm.view.build_id;
+    planned.rehearse =
+        options.rehearse.empty() ? text_of(member(effective, "rehearse")) : options.rehearse;
+    planned.rehearse_back = text_of(member(effective, "rehearse_back"));
+    planned.budget_ms = number_of(member(effective, "pause_budget_ms"));
+    planned.policy_budget_ms = number_of(member(policy, "pause_budget_ms"));
+}
+
 /// Why a run over all VMs leaves this one out; none: it does not.
 std::optional<UnplannedVm> left_out_of_all(const KnownVm& vm) {
     const json& skip = member(member(vm.document, "policy"), "skip");
@@ -107,6 +125,7 @@ Plan make_plan(const Options& options) {
 void add_check(Plan& plan, const daemon::CheckView& check) {
     if (check.can_upgrade && check.code.empty()) {
         plan.work.push_back({check.vm, check.from, check.to, std::nullopt, check.warnings});
+        plan.work.back().is_way_known = check.way_known;
     } else if (check.code == "already_on_release") {
         plan.left_out.push_back({check.vm, check.code, "it runs this release already"});
     } else {
@@ -118,12 +137,13 @@ void add_check(Plan& plan, const daemon::CheckView& check) {
 std::variant<Plan, ExitStatus> plan_move(Client& client, const Options& options) {
     Plan plan = make_plan(options);
     std::vector<std::string> names = options.vms;
+    const auto list = get_document(client, options, vms_target(options));
+    if (const auto* failed = std::get_if<ExitStatus>(&list)) {
+        return *failed;
+    }
+    const std::vector<KnownVm> known = vms_of(std::get<json>(list));
     if (options.all) {
-        const auto list = get_document(client, options, vms_target(options));
-        if (const auto* failed = std::get_if<ExitStatus>(&list)) {
-            return *failed;
-        }
-        for (const KnownVm& vm : vms_of(std::get<json>(list))) {
+        for (const KnownVm& vm : known) {
             if (auto out = left_out_of_all(vm)) {
                 plan.left_out.push_back(std::move(*out));
             } else {
@@ -137,6 +157,17 @@ std::variant<Plan, ExitStatus> plan_move(Client& client, const Options& options)
     }
     for (const json& check : std::get<json>(checks)) {
         add_check(plan, daemon::check_from_json(check));
+    }
+    for (PlannedVm& planned : plan.work) {
+        const auto vm = std::find_if(known.begin(), known.end(), [&planned](const KnownVm& one) {
+            return one.view.name == planned.vm;
+        });
+        if (vm != known.end()) {
+            add_known(planned, *vm, options);
+        }
+    }
+    if (options.command == Command::upgrade) {
+        choose_rehearsed(plan.work);
     }
     return plan;
 }
@@ -215,8 +246,15 @@ std::variant<Plan, ExitStatus> plan_revert(Client& client, const Options& option
             );
         } else {
             plan.left_out.push_back({vm.view.name, "no_way_back", text_of(member(way, "reason"))});
+            continue;
+        }
+        if (!vm.view.hold) {
+            add_known(plan.work.back(), vm, options);
+            plan.work.back().kind += " " + text_of(member(way, "build_id"));
+            plan.work.back().is_way_known = text_of(member(way, "rehearsed")) == "passed";
         }
     }
+    choose_rehearsed(plan.work);
     for (const std::string& name : names) {
         // why: let the daemon say what it has, with the nearest name.
         const auto answer = get_document(client, options, "/v1/vms/" + percent_encoded(name));
@@ -252,6 +290,26 @@ void tell_confirmation_needed(const Options& options) {
     }
 }
 
+/// Whoever is not asked hears of it all the same: a policy allows less than the command line.
+void tell_caps(Client& client, const Options& options) {
+    if (!options.pause_budget_ms) {
+        return;
+    }
+    const auto reply = client.request("GET", vms_target(options));
+    const auto body = reply.has_value() ? json_of(*reply) : Result<json>(json::object());
+    std::vector<PlannedVm> work;
+    for (const KnownVm& vm : vms_of(body.has_value() ? *body : json::object())) {
+        const bool is_wanted =
+            options.all ||
+            std::find(options.vms.begin(), options.vms.end(), vm.view.name) != options.vms.end();
+        if (is_wanted) {
+            work.push_back({vm.view.name, {}, {}, std::nullopt});
+            add_known(work.back(), vm, options);
+        }
+    }
+    tell(render_caps(work, static_cast<double>(*options.pause_budget_ms)));
+}
+
 bool is_yes_said() {
     tell("\nGo on? [y/N] ");
     std::array<char, 16> answer{};
@@ -266,6 +324,7 @@ bool is_yes_said() {
 
 std::optional<ExitStatus> confirm(Client& client, const Options& options) {
     if (options.yes || options.dry_run) {
+        tell_caps(client, options);
         return std::nullopt;
     }
     if (::isatty(STDIN_FILENO) != 1 || ::isatty(STDERR_FILENO) != 1) {

@@ -26,14 +26,18 @@ def crowding():
 
 class Confirmation(unittest.TestCase):
     def test_the_plan_is_shown_and_a_yes_begins(self):
-        with FakeHost(2, scripts={1: BLOCKED}) as host:
+        with FakeHost(2, scripts={1: BLOCKED}, top='rehearse = "first"') as host:
             with Terminal(host.command("upgrade", "vm0", "vm1", "--to", "new")) as terminal:
                 terminal.wait_for("Go on? [y/N]")
                 shown = terminal.screen.text()
-                self.assertIn("Upgrade 1 VM to release new, while they run:", shown)
+                self.assertIn("Upgrade 1 VM to release new, while it runs:", shown)
                 self.assertIn("vm0  7.2.22  new  not measured yet", shown)
                 self.assertIn("chardev/serial0: Use a pty.", shown)
                 self.assertIn("Longest pause to expect: not known", shown)
+                words = " ".join(shown.split())
+                self.assertIn("longer than 300.0 ms is given up", words)
+                self.assertIn("vm0 is paused once more before, for a rehearsal", words)
+                self.assertIn("After the run the way back is rehearsed in the background", words)
                 self.assertEqual(host.newest_run(), "")
                 terminal.type("y\n")
                 self.assertEqual(terminal.wait(), 6, terminal.screen.text())

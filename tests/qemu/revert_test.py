@@ -80,7 +80,7 @@ class RevertTest(QemuTest):
             text = terminal.screen.text()
             terminal.type("n\n")
             self.assertEqual(terminal.wait(), NOTHING_TO_DO)
-        self.assertRegex(text, "Revert 1 VM, while they run")
+        self.assertRegex(text, "Revert 1 VM, while it runs")
         self.assertRegex(text, rf"(?m)^ +{vm.name} +{old}\S* +{new}\S* +about [0-9.]+ m?s$")
         self.assertRegex(text, r"Longest pause to expect: about [0-9.]+ m?s\.")
         self.assertEqual(len(daemon.json("status")["runs"]), known)

@@ -152,3 +152,43 @@ TEST_CASE("help and version are no errors", "[ctl][command_line]") {
     CHECK(status_of({"upgrade", "--help"}) == 0);
     CHECK(status_of({"--version"}) == 0);
 }
+
+TEST_CASE("a pause is said with a unit, or in milliseconds", "[ctl][command_line]") {
+    const auto budget_of = [](const char* text) {
+        return options_of({"upgrade", "vm1", "--to", "x", "--pause-budget", text}).pause_budget_ms;
+    };
+    CHECK(budget_of("50") == 50U);
+    CHECK(budget_of("50ms") == 50U);
+    CHECK(budget_of("2s") == 2000U);
+    for (const char* text : {"0", "0ms", "31s", "30001", "5min", "ms", "-1ms"}) {
+        CHECK(status_of({"upgrade", "vm1", "--to", "x", "--pause-budget", text}) == 64);
+    }
+}
+
+TEST_CASE("what is empty is refused in the words of the command line", "[ctl][command_line]") {
+    const auto text_of = [](std::vector<const char*> words) {
+        const auto parsed = parse(std::move(words));
+        const auto* early = std::get_if<EarlyExit>(&parsed);
+        return early == nullptr ? std::string() : early->text;
+    };
+    CHECK(text_of({"hold", "vm1", "--reason", ""}).starts_with("--reason is empty"));
+    CHECK(text_of({"hold", "vm1", "--reason", " "}).starts_with("--reason is empty"));
+    CHECK(text_of({"upgrade", "vm1", "--to", ""}).starts_with("--to is empty"));
+    CHECK(text_of({"selftest", "--to", ""}).starts_with("--to is empty"));
+}
+
+TEST_CASE("help is no answer to a misspelt command", "[ctl][command_line]") {
+    for (const auto& words : std::vector<std::vector<const char*>>{
+             {"upgrd", "--help"}, {"--help", "upgrd"}, {"--color", "never", "upgrd", "-h"}}) {
+        const auto parsed = parse(words);
+        const auto* early = std::get_if<EarlyExit>(&parsed);
+        REQUIRE(early != nullptr);
+        CHECK(early->status == ExitStatus::usage);
+        CHECK(early->text.find("Did you mean 'upgrade'?") != std::string::npos);
+    }
+    CHECK(status_of({"--color", "never", "--help"}) == 0);
+    const auto parsed = parse({"-v"});
+    CHECK(std::get<EarlyExit>(parsed).text.find("'--version'") != std::string::npos);
+    const auto other = parse({"-x"});
+    CHECK(std::get<EarlyExit>(other).text.find("Did you mean") == std::string::npos);
+}

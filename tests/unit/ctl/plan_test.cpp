@@ -55,6 +55,73 @@ TEST_CASE("a plan names the budget that the command line gave, and warnings", "[
     CHECK(has(text, "Warning for web-2\n  netdev/n0: Packets will be lost.\n"));
 }
 
+TEST_CASE("a plan names every pause, and the budget that is configured", "[ctl][plan]") {
+    Plan plan = make_plan();
+    for (PlannedVm& vm : plan.work) {
+        vm.kind = "pc 7.2";
+        vm.rehearse = "first";
+        vm.rehearse_back = "first";
+        vm.budget_ms = 300;
+    }
+    choose_rehearsed(plan.work);
+    CHECK(plan.work[0].is_rehearsed);
+    CHECK_FALSE(plan.work[1].is_rehearsed);
+    const std::string text = render_plan(plan);
+    CHECK(has(text, "longer than 300.0 ms is given up"));
+    CHECK(has(text, "vm1 is paused once more before, for a rehearsal, about as long.\n"));
+    CHECK(has(text, "After the run the way back is rehearsed in the background"));
+    CHECK(has(text, "of one VM of each kind.\n"));
+
+    plan.work[1].rehearse = "all";
+    plan.work[1].budget_ms = 50;
+    choose_rehearsed(plan.work);
+    CHECK(has(render_plan(plan), "for a rehearsal, about as long: vm1, web-2.\n"));
+    CHECK(has(render_plan(plan), "its VM's pause_budget (50.0 ms to 300.0 ms) is given up"));
+
+    plan.work.pop_back();
+    plan.work[0].is_way_known = true;
+    plan.work[0].rehearse_back = "none";
+    choose_rehearsed(plan.work);
+    CHECK(has(render_plan(plan), "Upgrade 1 VM to release deb13, while it runs:"));
+    CHECK_FALSE(has(render_plan(plan), "rehears"));
+}
+
+TEST_CASE("the first of its kind in the order of the run is rehearsed", "[ctl][plan]") {
+    std::vector<PlannedVm> work(4);
+    const char* const names[] = {"b", "a", "z", "other"};
+    for (std::size_t i = 0; i < work.size(); ++i) {
+        work[i].vm = names[i];
+        work[i].kind = "one";
+        work[i].rehearse = "first";
+    }
+    work[2].priority = 1;
+    work[3].kind = "";
+    choose_rehearsed(work);
+    CHECK(work[2].is_rehearsed);
+    CHECK_FALSE((work[0].is_rehearsed || work[1].is_rehearsed || work[3].is_rehearsed));
+    work[2].priority = 0;
+    choose_rehearsed(work);
+    CHECK(work[1].is_rehearsed);
+}
+
+TEST_CASE("whose policy allows less than the command line is named", "[ctl][plan]") {
+    Plan plan = make_plan();
+    plan.pause_budget_ms = 200;
+    plan.work[0].policy_budget_ms = 10;
+    plan.work[1].policy_budget_ms = 500;
+    CHECK(has(
+        render_plan(plan), "--pause-budget does not lift what a policy allows: 10.0 ms for vm1.\n"
+    ));
+    CHECK(render_caps(plan.work, 5).empty());
+}
+
+TEST_CASE("a run says which pauses come behind it", "[ctl][plan]") {
+    CHECK(render_pauses_to_come({}, false).empty());
+    CHECK(has(render_pauses_to_come({"vm1"}, false), "The way back of vm1 is rehearsed later"));
+    CHECK(has(render_pauses_to_come({"vm1", "vm2"}, true), "of each: vm1, vm2.\n"));
+    CHECK(has(render_pauses_to_come({"vm1", "vm2"}, false), "one VM of each kind: vm1, vm2.\n"));
+}
+
 TEST_CASE("a plan with nobody to work on says so and has an exit status", "[ctl][plan]") {
     Plan plan = make_plan();
     plan.work.clear();
