@@ -10,11 +10,24 @@ constexpr std::string_view kBash =
     R"sh(# bash completion for qhupd-ctl                             -*- shell-script -*-
 _qhupd_ctl()
 {
-    local line
+    local line word cut
+    local -a words=()
     COMPREPLY=()
+    # bash has split the words at "=", and replaces only what is behind the last one
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
+        if [[ ${#words[@]} -gt 0 && ( $word == "=" || ${words[-1]} == *"=" ) ]]; then
+            words[-1]+=$word
+        else
+            words+=("$word")
+        fi
+    done
+    word=${COMP_WORDS[COMP_CWORD]}
+    [[ $word == "=" ]] && word=
+    cut=${words[-1]%"$word"}
     while IFS= read -r line; do
-        COMPREPLY+=("$(printf '%q' "${line%%$'\t'*}")")
-    done < <("${COMP_WORDS[0]}" __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+        line=${line%%$'\t'*}
+        COMPREPLY+=("$(printf '%q' "${line#"$cut"}")")
+    done < <("${COMP_WORDS[0]}" __complete "${words[@]}" 2>/dev/null)
 }
 complete -o default -F _qhupd_ctl qhupd-ctl
 )sh";
@@ -59,7 +72,10 @@ const OptionSpec* find_option(const CommandSpec& command, const std::string& nam
 
 LiveNames names_for(const CommandSpec& command, const std::string& value) {
     if (value == "VM") {
-        return command.name == "revert" ? LiveNames::vms_or_runs : LiveNames::vms;
+        return command.name == "revert" ? LiveNames::vms_or_moves : LiveNames::vms;
+    }
+    if (value == "KEY=VALUE") {
+        return LiveNames::labels;
     }
     if (value == "RUN") {
         return LiveNames::runs;
@@ -137,6 +153,21 @@ Completion complete(const CommandSpec& program, const std::vector<std::string>& 
     };
     if (at.awaiting != nullptr) {
         add_values(*at.awaiting);
+        return found;
+    }
+    if (const std::size_t equals = typed.find('=');
+        typed.starts_with("--") && equals != std::string::npos) {
+        const std::string name = typed.substr(0, equals);
+        const OptionSpec* option = find_option(*at.command, name);
+        option = option == nullptr ? find_option(program, name) : option;
+        if (option == nullptr || option->value.empty()) {
+            return found;
+        }
+        found.prefix = name + "=";
+        for (const std::string& word : option->words) {
+            add(found.candidates, typed, {found.prefix + word, ""});
+        }
+        found.live = names_for(*at.command, option->value);
         return found;
     }
     if (typed.starts_with("-")) {

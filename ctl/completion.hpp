@@ -21,11 +21,20 @@ struct Candidate {
 };
 
 /// Names that only the daemon, or the manual, knows.
-enum class LiveNames { none, vms, runs, vms_or_runs, releases, codes };
+enum class LiveNames {
+    none,
+    vms,
+    runs,
+    vms_or_moves, ///< runs that have moved a VM
+    releases,
+    codes,
+    labels, ///< KEY=VALUE
+};
 
 struct Completion {
     std::vector<Candidate> candidates; ///< that begin with what was typed
     LiveNames live = LiveNames::none;  ///< these may stand there too
+    std::string prefix;                ///< that each name then begins with: "--to="
 };
 
 /// @param words  behind the program's name; the last one is being typed, and may be empty

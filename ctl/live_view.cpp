@@ -39,15 +39,15 @@ std::string_view phase_text(std::string_view phase) noexcept {
     static constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kTexts{{
         {"queued", "waits for its turn"},
         {"preflight", "is checked"},
-        {"prepare", "the new QEMU starts beside it"},
+        {"prepare", "another QEMU starts beside it"},
         {"await_pause", "ready, waits for its turn to pause"},
         {"rehearse", "paused, rehearsing"},
         {"ending_rehearsal", "the rehearsal ends"},
         {"switch_over", "paused, handed over"},
-        {"verify", "runs on the new QEMU, is watched"},
-        {"commit", "the old QEMU ends"},
-        {"discarding", "the new QEMU is given up"},
-        {"rolling_back", "goes back to the old QEMU"},
+        {"verify", "handed over, is watched"},
+        {"commit", "the old process ends"},
+        {"discarding", "the other QEMU is given up"},
+        {"rolling_back", "goes back to where it was"},
     }};
     for (const auto& [name, text] : kTexts) {
         if (name == phase) {

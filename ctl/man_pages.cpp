@@ -97,6 +97,63 @@ std::string verbatim(std::string_view text) {
     return lines + ".fi\n";
 }
 
+std::string example_text(std::string_view lines) {
+    return ".PP\n.RS 4\n" + verbatim(lines) + ".RE\n";
+}
+
+/// A line of the example that is no sentence: a key, a table, or one of these behind '#'.
+bool is_toml(std::string_view line) {
+    const std::size_t begin = line.starts_with("# ") ? 2 : 0;
+    const std::string_view words = line.substr(begin);
+    const std::size_t equals = words.find(" = ");
+    return words.starts_with("[") || words.starts_with("  ") ||
+           (equals != std::string_view::npos &&
+            std::all_of(
+                words.begin(),
+                words.begin() + static_cast<std::ptrdiff_t>(equals),
+                [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; }
+            ));
+}
+
+/// The file: its comments as paragraphs, which fill the line, and its keys as they are. What is
+/// said behind a key stands below it.
+std::string keys_of(std::string_view file) {
+    std::string text;
+    bool is_filling = true;
+    const auto fill = [&](bool wanted) {
+        if (wanted != is_filling) {
+            text += wanted ? ".fi\n" : ".nf\n";
+            is_filling = wanted;
+        }
+    };
+    while (!file.empty()) {
+        const std::size_t end = std::min(file.find('\n'), file.size());
+        const std::string_view line = file.substr(0, end);
+        file.remove_prefix(std::min(end + 1, file.size()));
+        if (line.empty() || line == "#") {
+            fill(true);
+            text += ".PP\n";
+        } else if (is_toml(line)) {
+            fill(false);
+            const std::size_t note = line.find("  # ", 2);
+            const std::size_t code = line.find_last_not_of(' ', note);
+            text += troff_escaped(line.substr(0, code + 1)) + "\n";
+            if (note != std::string_view::npos) {
+                fill(true);
+                text += ".RS 4\n" + troff_escaped(line.substr(note + 4)) + "\n.RE\n";
+            }
+        } else {
+            if (!is_filling) {
+                fill(true);
+                text += ".PP\n";
+            }
+            text += troff_escaped(line.substr(line.starts_with("# ") ? 2 : 0)) + "\n";
+        }
+    }
+    fill(true);
+    return text;
+}
+
 } // namespace
 
 std::string troff_escaped(std::string_view text) {
@@ -142,6 +199,16 @@ std::string make_ctl_page(const CommandSpec& program, std::string_view footer) {
             "\nThe daemon\\(aqs socket, as \\-\\-socket.\n.TP\n" + bold("NO_COLOR") +
             "\nIf it is set, nothing has colors.\n.TP\n" + bold("TERM") +
             "\nWith \\(lqdumb\\(rq nothing is drawn again.\n";
+    text += ".SH FILES\n.TP\n/run/qhupd/qhupd.sock\nthe socket of those who may act\n.TP\n" +
+            troff_escaped("/run/qhupd/qhupd-ro.sock") +
+            "\nthe socket of those who may only look\n.SH EXAMPLES\n"
+            "What would be refused, and why; then one VM, and with canaries the others:\n" +
+            example_text("qhupd-ctl check --all --to deb13\n"
+                         "qhupd-ctl upgrade vm1 --to deb13\n"
+                         "qhupd-ctl upgrade --all --to deb13 --canaries 2 --soak 30min\n") +
+            ".PP\nBack to the binary that it came from:\n" +
+            example_text("qhupd-ctl revert vm1\n") + ".PP\nIn a script:\n" +
+            example_text("qhupd-ctl --json upgrade --all --to deb13 --yes --request-id job-7\n");
     return text + foot({"qhupd(8)", "qhupd.toml(5)", "qhup-codes(7)"});
 }
 
@@ -186,8 +253,9 @@ std::string make_daemon_page(std::string_view help) {
 
 std::string make_config_page(std::string_view example) {
     std::string text = head("qhupd.toml", "5", "configuration of qhupd");
-    text += ".SH SYNOPSIS\n/usr/lib/qhupd/qhupd.toml\n.br\n/etc/qhupd/qhupd.toml\n.br\n"
-            "/etc/qhupd/qhupd.toml.d/*.toml\n.br\n/run/qhupd/qhupd.toml\n.SH DESCRIPTION\n" +
+    text += ".SH SYNOPSIS\n/usr/lib/qhupd/qhupd.toml\n.br\n/usr/lib/qhupd/qhupd.toml.d/*.toml\n"
+            ".br\n/etc/qhupd/qhupd.toml\n.br\n/etc/qhupd/qhupd.toml.d/*.toml\n"
+            ".br\n/run/qhupd/qhupd.toml\n.br\n/run/qhupd/qhupd.toml.d/*.toml\n.SH DESCRIPTION\n" +
             troff_escaped("TOML. None of the files must be there: everything has a default. Of two "
                           "files that set the same key the "
                           "later one counts. An unknown key or a bad value is an error with file, "
@@ -195,7 +263,15 @@ std::string make_config_page(std::string_view example) {
                           "key; 'qhupd --check-config' says what is wrong, 'qhupd-ctl config show "
                           "--origin' what holds and why.") +
             "\n.PP\nThe file below has every key with its default, and explains it.\n.SH KEYS\n" +
-            verbatim(example);
+            keys_of(example) +
+            ".SH FILES\n.TP\n/usr/lib/qhupd\nof packages\n.TP\n/etc/qhupd\nof this host\n.TP\n"
+            "/run/qhupd\nuntil the next boot\n.TP\n/etc/qhupd/releases.d/*.toml\n"
+            "releases, one file for each\n" +
+            ".SH EXAMPLES\nA shorter pause for VMs whose names begin with db:\n" +
+            example_text("[[policy]]\nvms = [\"db-*\"]\npause_budget = \"50ms\"\n") +
+            ".PP\nA release, as /etc/qhupd/releases.d/deb13.toml:\n" +
+            example_text("path = \"/opt/qemu-10.0/bin/qemu-system-x86_64\"\n"
+                         "firmware = [\"/opt/qemu-10.0/share/qemu\"]\n");
     return text + foot({"qhupd(8)", "qhupd-ctl(1)"});
 }
 
@@ -207,7 +283,8 @@ std::string make_codes_page(const std::vector<ManualEntry>& entries) {
             "Codes never change; programs branch on them. 'qhupd-ctl explain CODE' prints the same."
         ) +
         "\n";
-    for (const Topic topic : {Topic::upgrade, Topic::request, Topic::outcome, Topic::blocker}) {
+    for (const Topic topic :
+         {Topic::upgrade, Topic::request, Topic::outcome, Topic::blocker, Topic::phase}) {
         text += ".SH \"" + troff_escaped(heading_of(topic)) + "\"\n";
         for (const ManualEntry& entry : entries) {
             if (entry.topic != topic) {

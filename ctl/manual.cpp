@@ -97,7 +97,7 @@ void read_api_page(std::vector<ManualEntry>& entries) {
             requests.push_back(
                 {Topic::request, name, row.cells[1], sentence_of(row.cells[2]), {}, {}}
             );
-        } else if (row.section != "Problems" && row.cells.size() == 2 && name.find('/') == std::string::npos && name.find(' ') == std::string::npos) {
+        } else if (row.section != "Problems" && row.section != "Phases" && row.cells.size() == 2 && name.find('/') == std::string::npos && name.find(' ') == std::string::npos) {
             outcomes.push_back({Topic::outcome, name, "", sentence_of(row.cells[1]), {}, {}});
         }
     }
@@ -105,8 +105,41 @@ void read_api_page(std::vector<ManualEntry>& entries) {
     entries.insert(entries.end(), outcomes.begin(), outcomes.end());
 }
 
+/// "process/fsize, process/as"
+std::vector<std::string> split_ids(std::string_view text) {
+    std::vector<std::string> ids;
+    while (!text.empty()) {
+        const std::size_t end = std::min(text.find(','), text.size());
+        ids.push_back(trimmed(text.substr(0, end)));
+        text.remove_prefix(std::min(end + 1, text.size()));
+    }
+    return ids;
+}
+
+/// Whether the id is one of the pattern: "fd/251" of "fd/N", "process/kernel//boot/a" of
+/// "process/OPTION/FILE". A part in capitals stands for any word, at the end for any words.
+bool is_id_of(std::string_view pattern, std::string_view id) {
+    for (;;) {
+        const std::string_view part = pattern.substr(0, pattern.find('/'));
+        const bool is_last = part.size() == pattern.size();
+        const bool is_any = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) {
+            return c >= 'A' && c <= 'Z';
+        });
+        const std::string_view word = id.substr(0, id.find('/'));
+        if (is_last) {
+            return is_any ? !id.empty() : part == id;
+        }
+        if (word.size() == id.size() || (!is_any && part != word)) {
+            return false;
+        }
+        pattern.remove_prefix(part.size() + 1);
+        id.remove_prefix(word.size() + 1);
+    }
+}
+
 void read_blockers_page(std::vector<ManualEntry>& entries) {
     const std::size_t begin = entries.size();
+    std::string ids; // of the row before: "same" stands for them
     for (const TableRow& row : rows_of(kBlockersPage)) {
         const std::string name = row.cells.empty() ? "" : name_in(row.cells.front());
         if (name.empty()) {
@@ -139,8 +172,23 @@ void read_blockers_page(std::vector<ManualEntry>& entries) {
             );
         }
         ManualEntry& entry = known == entries.end() ? entries.back() : *known;
-        entry.ids.push_back(plain(row.cells[1]));
+        const std::string said = plain(row.cells[1]);
+        ids = said.starts_with("same") ? ids + said.substr(4) : said;
+        for (std::string& id : split_ids(ids)) {
+            entry.ids.push_back(std::move(id));
+        }
         entry.details.push_back(plain(row.cells[2]) + " → " + plain(row.cells[3]));
+    }
+}
+
+void read_phases(std::vector<ManualEntry>& entries) {
+    for (const TableRow& row : rows_of(kApiPage)) {
+        const std::string name = row.cells.empty() ? "" : name_in(row.cells.front());
+        if (row.section == "Phases" && !name.empty() && row.cells.size() == 3) {
+            entries.push_back(
+                {Topic::phase, name, plain(row.cells[1]), sentence_of(row.cells[2]), {}, {}}
+            );
+        }
     }
 }
 
@@ -194,6 +242,7 @@ std::vector<ManualEntry> read_manual() {
     read_api_page(entries);
     read_blockers_page(entries);
     read_failure_modes(entries);
+    read_phases(entries);
     return merge_codes(std::move(entries), daemon::known_codes());
 }
 
@@ -228,16 +277,18 @@ std::vector<ManualEntry>
 find_in_manual(const std::vector<ManualEntry>& entries, std::string_view name) {
     std::vector<ManualEntry> found;
     const std::string_view klass = name.substr(0, name.find('/'));
-    const auto has_id = [name](const ManualEntry& entry) {
-        return std::any_of(entry.ids.begin(), entry.ids.end(), [name](const std::string& id) {
-            return id == name ||
-                   (name.starts_with("engine/") && name.find('/', 7) != std::string_view::npos &&
-                    id.starts_with(name.substr(0, name.find('/', 7) + 1)));
-        });
-    };
     for (const ManualEntry& entry : entries) {
-        if (entry.name == name ||
-            (entry.topic == Topic::blocker && (entry.name == klass || has_id(entry)))) {
+        if (entry.name == name || (entry.topic == Topic::blocker && entry.name == klass)) {
+            found.push_back(entry);
+        }
+    }
+    if (!found.empty() || klass == name) {
+        return found;
+    }
+    for (const ManualEntry& entry : entries) {
+        if (std::any_of(entry.ids.begin(), entry.ids.end(), [name](const std::string& id) {
+                return is_id_of(id, name);
+            })) {
             found.push_back(entry);
         }
     }
@@ -253,7 +304,7 @@ std::string guest_after(const ManualEntry& entry) {
     if (entry.topic == Topic::request) {
         return "No guest was touched by this request.";
     }
-    if (entry.topic == Topic::outcome) {
+    if (entry.topic == Topic::outcome || entry.topic == Topic::phase) {
         return {};
     }
     if (entry.kind == "refused" || entry.kind == "transient") {
@@ -265,12 +316,23 @@ std::string guest_after(const ManualEntry& entry) {
     return "Somebody has to look at the guest: 'qhupd-ctl show VM' says how it stands now.";
 }
 
+std::string first_clause(const std::string& text) {
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const bool is_stop = text[i] == '.' && (i + 1 == text.size() || text[i + 1] == ' ');
+        if (text[i] == ';' || is_stop) {
+            return text.substr(0, i);
+        }
+    }
+    return text;
+}
+
 std::string_view heading_of(Topic topic) noexcept {
     switch (topic) {
     case Topic::upgrade: return "Codes of upgrades and checks";
     case Topic::request: return "Codes of error answers";
     case Topic::outcome: return "Outcomes";
     case Topic::blocker: return "Classes of blockers";
+    case Topic::phase: return "Phases";
     }
     return "";
 }
@@ -284,6 +346,7 @@ std::string render_entries(const std::vector<ManualEntry>& entries) {
         case Topic::upgrade: text += "code of an upgrade or a check, " + entry.kind; break;
         case Topic::request: text += "code of an error answer, HTTP status " + entry.kind; break;
         case Topic::outcome: text += "outcome of a VM in a run"; break;
+        case Topic::phase: text += "phase of a VM in a run, shown as \"" + entry.kind + "\""; break;
         case Topic::blocker:
             text += "class of a blocker, found by " +
                     (entry.kind == "QEMU" ? std::string("QEMU") : "qhupd");
@@ -307,13 +370,12 @@ std::string render_entries(const std::vector<ManualEntry>& entries) {
 
 std::string render_contents(const std::vector<ManualEntry>& entries) {
     std::string text;
-    for (const Topic topic : {Topic::upgrade, Topic::request, Topic::outcome, Topic::blocker}) {
+    for (const Topic topic :
+         {Topic::upgrade, Topic::request, Topic::outcome, Topic::blocker, Topic::phase}) {
         std::vector<std::vector<std::string>> rows;
         for (const ManualEntry& entry : entries) {
             if (entry.topic == topic) {
-                rows.push_back(
-                    {"  " + entry.name, entry.text.substr(0, entry.text.find_first_of(",;."))}
-                );
+                rows.push_back({"  " + entry.name, first_clause(entry.text)});
             }
         }
         text +=

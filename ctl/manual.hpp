@@ -19,6 +19,7 @@ enum class Topic {
     request, ///< code of an error answer
     outcome, ///< how a VM of a run ended
     blocker, ///< class of a reason against an upgrade
+    phase,   ///< what is done with a VM in a run just now
 };
 
 struct ManualEntry {
@@ -44,6 +45,9 @@ find_in_manual(const std::vector<ManualEntry>& entries, std::string_view name);
 
 /// Who runs the guest after that; "" where the entry is not about one.
 std::string guest_after(const ManualEntry& entry);
+
+/// What the text says first, up to its first semicolon or stop: for lists.
+std::string first_clause(const std::string& text);
 
 /// The topic as a heading.
 std::string_view heading_of(Topic topic) noexcept;

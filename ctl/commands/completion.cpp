@@ -7,12 +7,14 @@
 #include "ctl/man_pages.hpp"
 #include "ctl/manual.hpp"
 #include "ctl/render.hpp"
+#include "daemon/api_types_read.hpp"
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <iostream>
 #include <iterator>
+#include <set>
 
 namespace qhup::ctl {
 namespace {
@@ -29,7 +31,8 @@ void add_names(
     const char* target,
     const char* list,
     const char* name,
-    const char* help
+    const char* help,
+    bool (*is_wanted)(const json& value) = [](const json&) { return true; }
 ) {
     const auto reply = client.request("GET", target, {}, kPatience);
     const auto body =
@@ -46,24 +49,62 @@ void add_names(
                    : std::string();
     };
     for (const json& value : *values) {
-        found.push_back({text(value, name), text(value, help)});
+        if (is_wanted(value)) {
+            found.push_back({text(value, name), text(value, help)});
+        }
+    }
+}
+
+/// A revert of the run would have a VM to work on.
+bool has_moved(const json& run) {
+    const daemon::RunView view = daemon::run_from_json(run);
+    return !view.dry_run && (view.kind == "upgrade" || view.kind == "revert") &&
+           std::any_of(view.vms.begin(), view.vms.end(), [](const daemon::RunVmView& vm) {
+               return vm.outcome == "upgraded" || vm.outcome == "needs_operator" ||
+                      vm.outcome == "lost_contact";
+           });
+}
+
+/// Labels that VMs have, each once.
+void add_labels(std::vector<Candidate>& found, const Client& client) {
+    const auto reply = client.request("GET", "/v1/vms", {}, kPatience);
+    const auto body =
+        reply.has_value() && reply->status == kOk ? json_of(*reply) : Result<json>(json::object());
+    const json document = body.has_value() ? *body : json::object();
+    std::set<std::string> labels;
+    for (const json& vm : daemon::read::elements(document, "vms")) {
+        const json& said = daemon::read::member(vm, "labels");
+        for (auto label = said.begin(); said.is_object() && label != said.end(); ++label) {
+            if (label->is_string()) {
+                labels.insert(printable(label.key() + "=" + label->get<std::string>()));
+            }
+        }
+    }
+    for (const std::string& label : labels) {
+        found.push_back({label, ""});
     }
 }
 
 std::vector<Candidate> live_names(const Client& client, LiveNames names) {
     std::vector<Candidate> found;
-    if (names == LiveNames::vms || names == LiveNames::vms_or_runs) {
+    if (names == LiveNames::vms || names == LiveNames::vms_or_moves) {
         add_names(found, client, "/v1/vms", "vms", "name", "version");
     }
-    if (names == LiveNames::runs || names == LiveNames::vms_or_runs) {
+    if (names == LiveNames::runs) {
         add_names(found, client, "/v1/runs", "runs", "id", "state");
+    }
+    if (names == LiveNames::vms_or_moves) {
+        add_names(found, client, "/v1/runs", "runs", "id", "to", has_moved);
+    }
+    if (names == LiveNames::labels) {
+        add_labels(found, client);
     }
     if (names == LiveNames::releases) {
         add_names(found, client, "/v1/releases", "releases", "name", "description");
     }
     if (names == LiveNames::codes) {
         for (const ManualEntry& entry : get_manual(client)) {
-            found.push_back({entry.name, entry.text.substr(0, entry.text.find_first_of(",;."))});
+            found.push_back({entry.name, first_clause(entry.text)});
         }
     }
     return found;
@@ -85,6 +126,7 @@ ExitStatus run_complete(Client& client, const Options& options) {
     const std::string typed = options.rest.empty() ? "" : options.rest.back();
     std::vector<Candidate> candidates = std::move(completion.candidates);
     for (Candidate& name : live_names(client, completion.live)) {
+        name.word.insert(0, completion.prefix);
         const bool is_given =
             std::find(
                 options.rest.begin(), options.rest.end() - (options.rest.empty() ? 0 : 1), name.word

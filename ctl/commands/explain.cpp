@@ -20,6 +20,7 @@ const char* word_of(Topic topic) noexcept {
     case Topic::request: return "request";
     case Topic::outcome: return "outcome";
     case Topic::blocker: return "blocker";
+    case Topic::phase: return "phase";
     }
     return "";
 }
@@ -66,7 +67,7 @@ ExitStatus run_explain(const Client& client, const Options& options) {
         daemon::Problem problem;
         problem.status = 404;
         problem.code = "code_not_found";
-        problem.detail = "There is no code, outcome or blocker '" + options.code + "'.";
+        problem.detail = "There is no code, outcome, blocker or phase '" + options.code + "'.";
         problem.next_step =
             daemon::did_you_mean(options.code, names) + "'qhupd-ctl explain' shows all.";
         return report_problem(options, problem);

@@ -48,7 +48,7 @@ TEST_CASE("places are completed with names, as many as may stand there", "[ctl][
     CHECK(live_for({"show", ""}) == LiveNames::vms);
     CHECK(live_for({"show", "vm1", ""}) == LiveNames::none);
     CHECK(live_for({"hold", "vm1", ""}) == LiveNames::vms);
-    CHECK(live_for({"revert", ""}) == LiveNames::vms_or_runs);
+    CHECK(live_for({"revert", ""}) == LiveNames::vms_or_moves);
     CHECK(live_for({"status", ""}) == LiveNames::runs);
     CHECK(live_for({"abort", ""}) == LiveNames::runs);
     CHECK(live_for({"explain", ""}) == LiveNames::codes);
@@ -69,4 +69,14 @@ TEST_CASE("every command and option says what it does, in one sentence", "[ctl][
             check(command.name + " " + option.value, option.help);
         }
     }
+}
+
+TEST_CASE("a value behind an equals sign is completed, too", "[ctl][completion]") {
+    CHECK(words_for({"--progress=l"}) == Words{"--progress=live"});
+    const Completion release = complete(describe_command_line(), {"upgrade", "--to=v"});
+    CHECK(release.live == LiveNames::releases);
+    CHECK(release.prefix == "--to=");
+    CHECK(live_for({"upgrade", "--yes=v"}) == LiveNames::none);
+    CHECK(live_for({"list", "--label", ""}) == LiveNames::labels);
+    CHECK(live_for({"list", "--label=tier"}) == LiveNames::labels);
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "ctl/live_view.hpp"
 #include "ctl/man_pages.hpp"
 #include "ctl/manual.hpp"
 #include "tests/support/catch.hpp"
@@ -122,4 +123,50 @@ TEST_CASE("troff prints what it is given", "[ctl][manual]") {
                          "status: 0 good\n");
     CHECK(page.find("\\fB\\-\\-x FILE\\fR\none\ntwo\n") != std::string::npos);
     CHECK(page.find("\\fB\\-\\-longer\\-one\\fR\nthree\n") != std::string::npos);
+}
+
+TEST_CASE("an id with a name of its own leads to the class that has it", "[ctl][manual]") {
+    const auto descriptor = find_in_manual(manual(), "fd/251");
+    REQUIRE(descriptor.size() == 1);
+    CHECK(descriptor.front().name == "descriptor");
+    CHECK(render_entries(descriptor).find("251>&-") != std::string::npos);
+    const auto limit = find_in_manual(manual(), "process/as"); // the second of two in a cell
+    REQUIRE(limit.size() == 1);
+    CHECK(limit.front().name == "limit");
+    CHECK(find_in_manual(manual(), "process/kernel//boot/vmlinuz").front().name == "command-line");
+    CHECK(find_in_manual(manual(), "fd/").empty());
+    CHECK(find_in_manual(manual(), "nonsense/1").empty());
+}
+
+TEST_CASE("every phase is explained, in the words that a run shows", "[ctl][manual]") {
+    std::size_t phases = 0;
+    for (const ManualEntry& entry : manual()) {
+        phases += entry.topic == Topic::phase ? 1 : 0;
+        if (entry.topic == Topic::phase) {
+            CHECK(phase_text(entry.name) == entry.kind);
+        }
+    }
+    CHECK(phases == 11);
+    CHECK(find_in_manual(manual(), "switch_over").front().text.starts_with("the guest is paused"));
+}
+
+TEST_CASE("a list shows whole clauses", "[ctl][manual]") {
+    CHECK(
+        first_clause("From what was measured, it is long; wait.") ==
+        "From what was measured, it is long"
+    );
+    CHECK(first_clause("Since 10.0 it is so. Wait.") == "Since 10.0 it is so");
+    CHECK(first_clause("no stop") == "no stop");
+    const std::string all = render_contents(manual());
+    CHECK(all.find("the pause would become longer than allowed") != std::string::npos);
+}
+
+TEST_CASE("the page of the configuration fills its sentences and keeps its keys", "[ctl][manual]") {
+    const std::string page = make_config_page("# One sentence that is\n# long.\nkey = 3\n\n"
+                                              "# [[policy]]\n# skip = true      # why\n");
+    CHECK(page.find("One sentence that is\nlong.\n.nf\nkey = 3\n.fi\n") != std::string::npos);
+    CHECK(page.find("# skip = true\n.fi\n.RS 4\nwhy\n.RE\n") != std::string::npos);
+    CHECK(page.find("/run/qhupd/qhupd.toml.d/*.toml") != std::string::npos);
+    CHECK(page.find(".SH FILES\n") != std::string::npos);
+    CHECK(page.find(".SH EXAMPLES\n") != std::string::npos);
 }
