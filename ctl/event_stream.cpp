@@ -124,6 +124,10 @@ RunFollower::News RunFollower::on_run(const daemon::RunView& run) {
             news.vms.push_back(vm);
         }
     }
+    // why: a run has its VMs in the order of work, not of what happened.
+    std::stable_sort(news.vms.begin(), news.vms.end(), [](const auto& a, const auto& b) {
+        return a.since_ms < b.since_ms;
+    });
     return news;
 }
 

@@ -4,8 +4,13 @@
 #include "ctl/client.hpp"
 #include "ctl/command_line.hpp"
 #include "ctl/commands/commands.hpp"
+#include "ctl/render.hpp"
 
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
 #include <exception>
+#include <string_view>
 
 namespace {
 
@@ -40,12 +45,28 @@ ExitStatus run_command(const Options& options) {
     return ExitStatus::failure;
 }
 
+/// The command line is wrong, so nobody else says it.
+bool is_json_wanted(int argc, char** argv) {
+    return std::any_of(argv + 1, argv + argc, [](const char* word) {
+        return std::string_view(word) == "--json";
+    });
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
     try {
         const auto parsed = parse_command_line(argc, argv);
         if (const auto* early = std::get_if<EarlyExit>(&parsed)) {
+            if (early->status != ExitStatus::ok && is_json_wanted(argc, argv)) {
+                print_raw(
+                    qhup::daemon::format_json(
+                        {{"code", "wrong_command_line"},
+                         {"detail", printable(early->text.substr(0, early->text.find('\n')))}}
+                    ) +
+                    "\n"
+                );
+            }
             (early->status == ExitStatus::ok ? print : tell)(early->text);
             return static_cast<int>(early->status);
         }

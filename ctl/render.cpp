@@ -71,6 +71,15 @@ std::string upgradable_of(const daemon::VmView& vm) {
     return vm.blockers.empty() ? "no" : "no, " + count_of(vm.blockers.size(), "blocker");
 }
 
+bool goes_back(const daemon::RunView& run) {
+    return run.kind == "revert" || run.kind == "way_back";
+}
+
+/// Where the run takes VMs. A revert goes to no release, and each VM to its own binary.
+std::string destination_of(const daemon::RunView& run) {
+    return goes_back(run) && run.to == "kept" ? "back" : or_dash(run.to);
+}
+
 std::string outcome_text(const daemon::RunVmView& vm) {
     if (vm.outcome.empty()) {
         return printable(vm.phase) + " …";
@@ -80,6 +89,11 @@ std::string outcome_text(const daemon::RunVmView& vm) {
     return text;
 }
 
+/// A VM that a revert has moved was reverted.
+std::string outcome_in(const daemon::RunView& run, const daemon::RunVmView& vm) {
+    return run.kind == "revert" && vm.outcome == "upgraded" ? "reverted" : outcome_text(vm);
+}
+
 /// "3 upgraded, 1 refused", in the order of the VMs; "-" while there is none.
 std::string outcome_counts(const daemon::RunView& run) {
     std::vector<std::pair<std::string, std::size_t>> counts;
@@ -87,7 +101,7 @@ std::string outcome_counts(const daemon::RunView& run) {
         if (vm.outcome.empty()) {
             continue;
         }
-        const std::string outcome = outcome_text(vm);
+        const std::string outcome = outcome_in(run, vm);
         const auto known = std::find_if(counts.begin(), counts.end(), [&outcome](const auto& one) {
             return one.first == outcome;
         });
@@ -286,6 +300,14 @@ std::string render_vms(const std::vector<daemon::VmView>& vms) {
     return render_table(rows) + (notes.empty() ? "" : "\n" + notes);
 }
 
+std::string render_no_vm_with(const std::map<std::string, std::string>& labels) {
+    std::string words;
+    for (const auto& [key, value] : labels) {
+        words += (words.empty() ? "" : " and ") + printable(key) + "=" + printable(value);
+    }
+    return "No VM has the label" + std::string(labels.size() == 1 ? " " : "s ") + words + ".\n";
+}
+
 std::string render_vm(const daemon::VmView& vm) {
     std::vector<Row> rows{
         {"VM", or_dash(vm.name)},
@@ -417,9 +439,11 @@ std::string render_runs(const std::vector<daemon::RunView>& runs) {
     for (const daemon::RunView& run : runs) {
         rows.push_back(
             {or_dash(run.id),
-             run.dry_run ? "dry run" : or_dash(run.kind),
+             run.dry_run              ? "dry run"
+             : run.kind == "way_back" ? "way back"
+                                      : or_dash(run.kind),
              or_dash(run.state),
-             or_dash(run.to),
+             destination_of(run),
              std::to_string(run.vms.size()),
              format_time(run.started_unix_ms),
              outcome_counts(run)}
@@ -438,8 +462,8 @@ std::string render_run(const daemon::RunView& run, const Style& style) {
         rows.push_back(
             {or_dash(vm.vm),
              or_dash(vm.from),
-             or_dash(vm.to),
-             style.outcome(vm.outcome, outcome_text(vm)),
+             goes_back(run) && vm.to == "kept" ? "back" : or_dash(vm.to),
+             style.outcome(vm.outcome, outcome_in(run, vm)),
              milliseconds_or_dash(vm.pause_ms),
              milliseconds_or_dash(vm.total_ms)}
         );
@@ -472,11 +496,41 @@ std::string render_stage(const daemon::StageView& stage) {
     return text + ".\n";
 }
 
+namespace {
+
+/// What became of the VMs of a run is newer than the request, also where both came at once and were
+/// noted the other way round.
+void put_requests_first(std::vector<daemon::HistoryView>& newest_first) {
+    std::map<std::string, std::size_t> ends; // of each run, the oldest
+    for (std::size_t i = 0; i < newest_first.size(); ++i) {
+        if (newest_first[i].action == to_string(daemon::HistoryAction::vm_ended)) {
+            ends[newest_first[i].run] = i;
+        }
+    }
+    for (std::size_t i = newest_first.size(); i-- > 0;) {
+        const daemon::HistoryView& entry = newest_first[i];
+        const auto end = ends.find(entry.run);
+        const bool is_request = entry.action == to_string(daemon::HistoryAction::run_requested);
+        if (is_request && end != ends.end() && i < end->second) {
+            const std::size_t last = end->second;
+            const auto from = newest_first.begin() + static_cast<std::ptrdiff_t>(i);
+            const auto to = newest_first.begin() + static_cast<std::ptrdiff_t>(last) + 1;
+            std::rotate(from, from + 1, to);
+            for (auto& [run, index] : ends) {
+                index -= index > i && index <= last ? 1 : 0;
+            }
+        }
+    }
+}
+
+} // namespace
+
 std::vector<daemon::HistoryView> choose_history(
     std::vector<daemon::HistoryView> newest_first,
     const std::vector<std::string>& vms,
     std::size_t limit
 ) {
+    put_requests_first(newest_first);
     std::map<std::string, daemon::AskerView> askers; // by run
     for (const daemon::HistoryView& entry : newest_first) {
         if (entry.action == to_string(daemon::HistoryAction::run_requested) && entry.by) {
@@ -498,6 +552,24 @@ std::vector<daemon::HistoryView> choose_history(
     return chosen;
 }
 
+namespace {
+
+/// What was asked for and was not done: "hold not removed", "run refused".
+std::string failed_text(std::string_view action, const std::string& shown) {
+    if (action == to_string(daemon::HistoryAction::hold_removed)) {
+        return "hold not removed";
+    }
+    if (action == to_string(daemon::HistoryAction::hold_set)) {
+        return "hold not set";
+    }
+    if (action == to_string(daemon::HistoryAction::run_aborted)) {
+        return "run not aborted";
+    }
+    return shown + ", refused";
+}
+
+} // namespace
+
 std::string render_history(const std::vector<daemon::HistoryView>& entries, const Style& style) {
     if (entries.empty()) {
         return "Nothing was done yet.\n";
@@ -508,6 +580,9 @@ std::string render_history(const std::vector<daemon::HistoryView>& entries, cons
         std::string what = printable(is_end ? entry.outcome : entry.action);
         std::replace(what.begin(), what.end(), '_', ' ');
         if (!is_end && !entry.code.empty()) {
+            what = failed_text(entry.action, what);
+        }
+        if (!entry.code.empty()) {
             what += " (" + printable(entry.code) + ")";
         }
         for (const std::string& code : entry.allow) {

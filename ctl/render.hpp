@@ -10,6 +10,7 @@
 #include "daemon/api_types_selftest.hpp"
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,9 @@ std::string format_milliseconds(double milliseconds);
 /// `list`: VM, PID, VERSION, STATE, UPGRADABLE; below it a line for each VM that is unreachable or
 /// held.
 std::string render_vms(const std::vector<daemon::VmView>& vms);
+
+/// `list` where no VM has all of these labels.
+std::string render_no_vm_with(const std::map<std::string, std::string>& labels);
 
 /// `show`: everything about one VM, its blockers last.
 std::string render_vm(const daemon::VmView& vm);

@@ -61,7 +61,10 @@ Style error_style(const Options& options) {
 }
 
 ExitStatus report(const Options& options, const Failure& failure) {
-    const std::string text = failure.message + ".";
+    std::string text = failure.message + ".";
+    if (!text.starts_with("qhupd")) { // a name stays as it is
+        text.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(text.front())));
+    }
     if (options.json) {
         print_raw(
             daemon::format_json({{"code", wire_code_of(failure.code)}, {"detail", text}}) + "\n"

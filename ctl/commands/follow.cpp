@@ -159,12 +159,7 @@ private:
         if (news.stage) {
             progress_.on_stage(*news.stage);
         }
-        // why: a run that is asked for has its VMs in the order of work, not of what happened.
-        std::vector<daemon::RunVmView> vms = news.vms;
-        std::stable_sort(vms.begin(), vms.end(), [](const auto& a, const auto& b) {
-            return a.since_ms < b.since_ms;
-        });
-        for (const daemon::RunVmView& vm : vms) {
+        for (const daemon::RunVmView& vm : news.vms) {
             progress_.on_vm(vm);
         }
     }

@@ -14,6 +14,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr int kNotFound = 404;
+
 std::string text_of(const json& object, const char* key) {
     const auto found = object.is_object() ? object.find(key) : object.end();
     return object.is_object() && found != object.end() && found->is_string()
@@ -72,6 +74,15 @@ ExitStatus run_history(Client& client, const Options& options) {
         all.push_back(daemon::history_from_json(entry));
     }
     const auto chosen = choose_history(std::move(all), options.vms, options.limit);
+    if (chosen.empty() && !options.vms.empty()) {
+        // why: a VM of which nothing is remembered may be there; a name that is none is a mistake.
+        for (const std::string& vm : options.vms) {
+            const auto known = get_document(client, options, "/v1/vms/" + percent_encoded(vm));
+            if (const auto* failed = std::get_if<ExitStatus>(&known)) {
+                return *failed;
+            }
+        }
+    }
     json document = {{"history", json::array()}};
     for (const daemon::HistoryView& entry : chosen) {
         document["history"].push_back(daemon::to_json(entry));
@@ -118,6 +129,15 @@ ExitStatus run_events(Client& client, const Options& options) {
     add_filters(target, "type", options.types);
     if (!options.run.empty()) {
         add_filters(target, "run", {options.run});
+    }
+    for (const std::string& vm : options.vms) {
+        // why: it may be started later, so this is no failure.
+        const auto known = client.request("GET", "/v1/vms/" + percent_encoded(vm));
+        if (known.has_value() && known->status == kNotFound) {
+            tell(
+                "There is no VM '" + printable(vm) + "' now; its events come when there is one.\n"
+            );
+        }
     }
     const auto on_event = [&options](const json& event) {
         print_raw(options.json ? daemon::format_json(event) + "\n" : render_event(event));

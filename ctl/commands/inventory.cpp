@@ -130,7 +130,10 @@ std::string ways_back(const nlohmann::json& body) {
 } // namespace
 
 ExitStatus run_list(Client& client, const Options& options) {
-    return show_document(client, options, vms_target(options), [](const nlohmann::json& body) {
+    return show_document(client, options, vms_target(options), [&options](const auto& body) {
+        if (!options.labels.empty() && daemon::read::elements(body, "vms").empty()) {
+            return render_no_vm_with(options.labels);
+        }
         return render_vms(list_from(body, "vms", daemon::vm_from_json)) + ways_back(body);
     });
 }

@@ -56,7 +56,6 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
         return *ended;
     }
     Progress progress = make_progress(options);
-    progress.begin(beginning_of(options));
     const daemon::RunRequest request{
         .kind = options.command == Command::rehearse ? "rehearsal"
                 : options.command == Command::revert ? "revert"
@@ -89,6 +88,13 @@ ExitStatus run_upgrade(Client& client, const Options& options) {
     if (body.has_error()) {
         return report(options, body.error());
     }
+    const bool is_begun_before = reply->status == kOk && !options.request_id.empty();
+    progress.begin(
+        is_begun_before ? "Nothing new is begun: request " + printable(options.request_id) +
+                              " has started run " + printable(daemon::run_from_json(*body).id) +
+                              " before, and this follows it."
+                        : beginning_of(options)
+    );
     if (const auto run = daemon::run_from_json(*body); !run.warnings.empty()) {
         progress.note(render_warnings(run.warnings));
     }

@@ -123,9 +123,16 @@ class Completion(unittest.TestCase):
             self.assertEqual(self.bash(host, "upgrade", "vm1", "vm"), ["vm0", "vm2"])
             self.assertEqual(self.bash(host, "upgrade", "vm1", "--to", ""), ["new"])
             self.assertEqual(self.bash(host, "selftest", "--from", "n"), ["new"])
+            # bash splits at "="
+            self.assertEqual(self.bash(host, "upgrade", "--to", "=", "n"), ["new"])
+            self.assertEqual(self.bash(host, "upgrade", "--to", "="), ["new"])
+            self.assertEqual(self.bash(host, "--progress", "=", "l"), ["live"])
             self.assertEqual(self.bash(host, "sta"), ["status"])
             host.daemon.ctl("upgrade", "--yes", "vm0", "--to", "new")
             self.assertEqual(self.bash(host, "status", ""), [host.newest_run()])
+            moved = host.newest_run()
+            host.daemon.ctl("upgrade", "vm1", "--to", "new", "--dry-run")
+            self.assertEqual(self.bash(host, "revert", "r"), [moved])
             self.assertIn("load_failed", self.bash(host, "explain", "lo"))
 
     def test_zsh_and_fish_ask_the_same(self):
@@ -145,6 +152,13 @@ class Completion(unittest.TestCase):
     def test_without_a_daemon_it_says_nothing_and_is_quick(self):
         done = run("__complete", "upgrade", "vm", env={**os.environ, "QHUPD_SOCKET": "/nowhere"}, timeout=5)
         self.assertEqual((done.stdout, done.stderr, done.returncode), ("", "", 0))
+
+    def test_labels_of_vms_are_completed(self):
+        with FakeHost(2, sections='[[vm]]\nvms = ["vm0"]\nlabels = { tier = "db" }\n') as host:
+            self.assertEqual(self.bash(host, "list", "--label", ""), ["tier=db"])
+            self.assertEqual(self.bash(host, "list", "--label", "tier", "=", "d"), ["db"])
+            none = host.daemon.ctl("list", "--label", "tier=web").stdout
+            self.assertEqual(none, "No VM has the label tier=web.\n")
 
     def test_the_scripts_are_accepted_by_their_shells(self):
         for shell, check in (("bash", ["bash", "-n"]), ("zsh", ["zsh", "-n"]), ("fish", ["fish", "-n"])):
@@ -299,6 +313,54 @@ class Commands(unittest.TestCase):
         with FakeHost(1) as host:
             self.assertIn("Did you mean 'vm0'?", host.daemon.ctl("show", "vn0", check=False).stderr)
             self.assertIn("Did you mean 'new'?", host.daemon.ctl("check", "vm0", "--to", "nwe", check=False).stderr)
+
+
+class Answers(unittest.TestCase):
+    def test_a_hold_says_what_it_replaced(self):
+        with FakeHost(1) as host:
+            first = host.daemon.ctl("hold", "vm0", "--reason", "backup", "--for", "10min").stdout
+            self.assertNotIn("In place of", first)
+            again = " ".join(host.daemon.ctl("hold", "vm0", "--reason", "again").stdout.split())
+            self.assertRegex(again, r"vm0 is held by uid \d+: again\. In place of a hold that it had: vm0 is held until .*: backup\.$")
+
+    def test_a_name_that_is_none_is_no_empty_answer(self):
+        with FakeHost(1) as host:
+            done = host.daemon.ctl("history", "nope", check=False)
+            self.assertEqual((done.returncode, done.stdout), (3, ""))
+            self.assertIn("There is no VM 'nope'", done.stderr)
+            self.assertEqual(host.daemon.ctl("history", "vm0").stdout, "Nothing was done yet.\n")
+            done = host.daemon.ctl("events", "nope", "--timeout", "1s", check=False)
+            self.assertEqual(done.returncode, 130)
+            self.assertIn("There is no VM 'nope' now", done.stderr)
+            self.assertIn("There is no VM or run 'r0'", host.daemon.ctl("revert", "r0", "--yes", check=False).stderr)
+
+    def test_the_same_request_again_does_not_say_that_it_begins_something(self):
+        with FakeHost(1) as host:
+            words = ("upgrade", "vm0", "--to", "new", "--yes", "--request-id", "job-7")
+            self.assertIn("Upgrading vm0 to new", host.daemon.ctl(*words).stderr)
+            again = host.daemon.ctl(*words).stderr
+            self.assertIn("request job-7 has started run", " ".join(again.split()))
+            self.assertNotIn("Upgrading", again)
+
+    def test_a_policy_that_allows_less_than_the_command_line_is_named(self):
+        with FakeHost(1, sections='[[policy]]\nvms = ["vm0"]\npause_budget = "10ms"\n') as host:
+            words = ("rehearse", "vm0", "--to", "new", "--yes", "--pause-budget")
+            self.assertIn("what a policy allows: 10.0 ms for vm0.", " ".join(host.daemon.ctl(*words, "2s", check=False).stderr.split()))
+            self.assertNotIn("what a policy allows", host.daemon.ctl(*words, "9ms", check=False).stderr)
+
+    def test_a_wrong_command_line_is_a_problem_in_json(self):
+        for words in (("--json", "bogus"), ("upgrade", "--json", "vm0")):
+            done = run(*words)
+            self.assertEqual(done.returncode, 64)
+            self.assertEqual(json.loads(done.stdout)["code"], "wrong_command_line")
+
+    def test_the_check_for_nagios_asks_where_it_is_told(self):
+        check = str(ROOT / "packaging/check_qhupd")
+        with FakeHost(1) as host:
+            around = {**os.environ, "QHUPD_SOCKET": str(host.daemon.socket)}
+            self.assertNotIn("UNKNOWN", subprocess.run(["python3", check], capture_output=True, text=True, env=around).stdout)
+        done = subprocess.run(["python3", check], capture_output=True, text=True, env={**os.environ, "QHUPD_SOCKET": "/nowhere"})
+        self.assertEqual((done.returncode, done.stdout), (3, "QHUPD UNKNOWN - qhupd cannot be asked on /nowhere: No such file or directory\n"))
 
 
 if __name__ == "__main__":

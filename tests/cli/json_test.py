@@ -68,7 +68,7 @@ class Documents(unittest.TestCase):
             # what fails prints a problem
             for words, status in (
                 (("show", "vm9"), 3), (("status", "r0"), 3), (("explain", "x"), 3), (("upgrade", "--yes", "vm0", "--to", "x"), 3),
-                (("upgrade", "vm0", "--to", "new"), 64), (("check", "vm0", "--to", "x"), 3),
+                (("upgrade", "vm0", "--to", "new"), 64), (("upgrade", "vm0"), 64), (("check", "vm0", "--to", "x"), 3),
             ):
                 check(host.daemon.json(*words, status=status), "problem")
             gone = subprocess.run([*host.command("list")[:1], "--socket", "/nowhere", "--json", "list"], capture_output=True, text=True)

@@ -95,6 +95,21 @@ TEST_CASE("a follower of a run shows what changes, once", "[ctl][events]") {
     CHECK_FALSE(follower.on_event(stage).stage.has_value());
 }
 
+TEST_CASE("what a whole run has that is new comes in the order of time", "[ctl][events]") {
+    daemon::RunView run = run_with(vm_in("queued"));
+    run.vms.push_back(run.vms.front());
+    run.vms[0].vm = "vm3";
+    run.vms[1].vm = "vm1";
+    RunFollower follower(run);
+    run.vms[0].phase = "preflight";
+    run.vms[0].since_ms = 71;
+    run.vms[1].phase = "prepare";
+    run.vms[1].since_ms = 59;
+    const auto news = follower.on_run(run);
+    REQUIRE(news.vms.size() == 2);
+    CHECK(news.vms.front().vm == "vm1");
+}
+
 TEST_CASE("a follower asks where events do not say everything", "[ctl][events]") {
     using daemon::EventType;
     for (const EventType type :

@@ -328,3 +328,62 @@ TEST_CASE("a history says of each end who asked for the run", "[ctl][render]") {
         "1970-01-01 00:01Z  -    run requested  -       -        -       r1   anna\n"
     );
 }
+
+TEST_CASE("a revert goes back, and its VMs were reverted", "[ctl][render]") {
+    daemon::RunView run;
+    run.id = "r1";
+    run.kind = "revert";
+    run.state = "finished";
+    run.to = "kept";
+    run.vms.resize(2);
+    run.vms[0].vm = "vm1";
+    run.vms[0].from = "10.0.13";
+    run.vms[0].to = "7.2.22";
+    run.vms[0].outcome = "upgraded";
+    run.vms[1].vm = "vm2";
+    run.vms[1].to = "kept";
+    run.vms[1].outcome = "refused";
+    const std::string table = render_run(run);
+    CHECK(table.find("vm1  10.0.13  7.2.22  reverted") != std::string::npos);
+    CHECK(table.find("back") != std::string::npos);
+    CHECK(table.find("kept") == std::string::npos);
+    const std::string list = render_runs({run});
+    CHECK(list.find("1 reverted, 1 refused\n") != std::string::npos);
+    CHECK(list.find("  back  ") != std::string::npos);
+    run.kind = "way_back";
+    CHECK(render_runs({run}).find("way back  ") != std::string::npos);
+    run.kind = "upgrade"; // a release of that name
+    CHECK(render_runs({run}).find("  kept  ") != std::string::npos);
+}
+
+TEST_CASE("labels that no VM has are named", "[ctl][render]") {
+    CHECK(render_no_vm_with({{"tier", "no"}}) == "No VM has the label tier=no.\n");
+    CHECK(render_no_vm_with({{"a", "1"}, {"b", "\x1b"}}) == "No VM has the labels a=1 and b=?.\n");
+}
+
+TEST_CASE("a history says what was not done and why, requests below their ends", "[ctl][render]") {
+    daemon::HistoryView unhold;
+    unhold.action = "hold_removed";
+    unhold.vm = "vm1";
+    unhold.code = "hold_not_found";
+    daemon::HistoryView refused;
+    refused.action = "vm_ended";
+    refused.vm = "vm1";
+    refused.run = "r1";
+    refused.outcome = "refused";
+    refused.code = "blocked";
+    daemon::HistoryView asked;
+    asked.action = "run_requested";
+    asked.run = "r1";
+    daemon::HistoryView bad = asked;
+    bad.run = "";
+    bad.code = "vm_not_found";
+    const auto entries = choose_history({unhold, asked, refused, bad}, {}, 10);
+    REQUIRE(entries.size() == 4);
+    CHECK(entries[1].action == "vm_ended");
+    CHECK(entries[2].action == "run_requested");
+    const std::string text = render_history(entries);
+    CHECK(text.find("hold not removed (hold_not_found)") != std::string::npos);
+    CHECK(text.find("refused (blocked)") != std::string::npos);
+    CHECK(text.find("run requested, refused (vm_not_found)") != std::string::npos);
+}
