@@ -110,6 +110,11 @@ Arguments parse_arguments(int argc, char** argv) {
         arguments.fault.empty() ||
         std::find(faults.begin(), faults.end(), arguments.fault) != faults.end();
     if (optind < argc || !is_known_fault) {
+        if (optind < argc) {
+            std::fprintf(stderr, "qhupd takes options only, and '%s' is none.\n\n", argv[optind]);
+        } else {
+            std::fprintf(stderr, "There is no fault point '%s'.\n\n", arguments.fault.c_str());
+        }
         std::fputs(kHelp, stderr);
         arguments.exit_status = kUsageError;
     }

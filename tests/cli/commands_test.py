@@ -354,6 +354,11 @@ class Answers(unittest.TestCase):
             self.assertEqual(done.returncode, 64)
             self.assertEqual(json.loads(done.stdout)["code"], "wrong_command_line")
 
+    def test_the_daemon_names_the_word_that_it_does_not_take(self):
+        done = subprocess.run([find_program("qhupd"), "foo"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("'foo' is none", done.stderr)
+
     def test_the_check_for_nagios_asks_where_it_is_told(self):
         check = str(ROOT / "packaging/check_qhupd")
         with FakeHost(1) as host:
