@@ -6,6 +6,7 @@
 #include "ctl/event_stream.hpp"
 #include "ctl/plan.hpp"
 #include "ctl/render.hpp"
+#include "daemon/api_types_read.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -18,6 +19,8 @@
 namespace qhup::ctl {
 namespace {
 
+using daemon::read::elements;
+using daemon::read::member;
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
@@ -30,26 +33,23 @@ constexpr std::chrono::milliseconds kBetweenQuestions{500}; // without a stream
 constexpr std::chrono::seconds kDoubt{5}; // without an event, before the run is asked for
 constexpr std::chrono::seconds kPatience{10};
 
-const json& member(const json& object, const char* key) {
-    static const json kNothing;
-    const auto found = object.is_object() ? object.find(key) : object.end();
-    return object.is_object() && found != object.end() ? *found : kNothing;
+bool has_moved(const daemon::RunVmView& vm) {
+    return vm.outcome == "upgraded";
 }
 
 /// Which VMs of the run are paused once more later, as the list of VMs says; "" for none.
 std::string render_ways_back_to_come(const daemon::RunView& run, const json& list) {
     std::vector<std::string> names;
     bool is_each = true;
-    const json& vms = member(list, "vms");
-    for (const json& vm : vms.is_array() ? vms : json::array()) {
+    for (const json& vm : elements(list, "vms")) {
         const std::string name = daemon::vm_from_json(vm).name;
-        const bool has_moved =
+        const bool is_of_run =
             std::any_of(run.vms.begin(), run.vms.end(), [&name](const daemon::RunVmView& one) {
-                return one.vm == name && one.outcome == "upgraded";
+                return one.vm == name && has_moved(one);
             });
         const json& way = member(vm, "way_back");
         const json& back = member(member(member(vm, "policy"), "effective"), "rehearse_back");
-        if (has_moved && member(way, "open") == true && member(way, "rehearsed") == "" &&
+        if (is_of_run && member(way, "open") == true && member(way, "rehearsed") == "" &&
             (back == "first" || back == "all")) {
             names.push_back(name);
             is_each = is_each && back == "all";
@@ -135,7 +135,8 @@ private:
 
     /// After an upgrade: the pause that comes later, in the background.
     void tell_of_ways_back() const {
-        if (options_.command != Command::upgrade || options_.json || run_.dry_run) {
+        const bool is_any = std::any_of(run_.vms.begin(), run_.vms.end(), has_moved);
+        if (options_.command != Command::upgrade || options_.json || run_.dry_run || !is_any) {
             return;
         }
         const auto reply = client_.request("GET", "/v1/vms", {}, kPatience);

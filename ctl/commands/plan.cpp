@@ -5,6 +5,7 @@
 
 #include "ctl/commands/commands.hpp"
 #include "ctl/render.hpp"
+#include "daemon/api_types_read.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -19,15 +20,10 @@
 namespace qhup::ctl {
 namespace {
 
+using daemon::read::member;
 using nlohmann::json;
 
 constexpr int kNotFound = 404;
-
-const json& member(const json& object, const char* key) {
-    static const json kNothing;
-    const auto found = object.is_object() ? object.find(key) : object.end();
-    return object.is_object() && found != object.end() ? *found : kNothing;
-}
 
 std::string text_of(const json& value) {
     return value.is_string() ? value.get<std::string>() : std::string();

@@ -461,6 +461,11 @@ TEST_CASE("the first VM of the order is rehearsed, however late it is", "[daemon
         host.qemu().with_vm([&state](FakeVm& vm) { state = vm.state(FakeSide::source); }, 0);
         return state == "prepared";
     }));
+    // a run takes what the VM said up to 0.2 s before
+    REQUIRE(wait_until([&] {
+        const json list = json::parse(host.ctl({"--json", "list"}).out);
+        return list.at("vms").at(0).at("upgradable") == false;
+    }));
     const Ran ran =
         host.ctl({"--json", "upgrade", "--yes", "--all", "--to", "new", "--pause-budget", "10000"});
     INFO(ran.err << ran.out << host.daemon_log());
