@@ -37,4 +37,8 @@ std::string quote_peer_text(std::string_view text, std::size_t max_bytes) {
     return out;
 }
 
+std::string with_stop(std::string text) {
+    return text.ends_with('.') ? text : text + ".";
+}
+
 } // namespace qhup

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Text that came from a peer, made fit for a log line or a terminal. Pure: no Asio, clock, files.
+// Text made fit for a log line or a terminal, and sentences. Pure: no Asio, clock, files.
 #pragma once
 
 #include <cstddef>
@@ -17,5 +17,8 @@ inline constexpr std::size_t kMaxQuotedBytes = 400;
 /// than max_bytes is cut, and the cut is visible.
 [[nodiscard]] std::string
 quote_peer_text(std::string_view text, std::size_t max_bytes = kMaxQuotedBytes);
+
+/// The text with a full stop at its end, and not with two.
+[[nodiscard]] std::string with_stop(std::string text);
 
 } // namespace qhup

@@ -110,10 +110,6 @@ std::optional<std::string> find_folder_mistake(const fs::path& folder) {
     return std::nullopt;
 }
 
-std::string with_stop(std::string text) {
-    return text.ends_with('.') ? text : text + ".";
-}
-
 bool is_noexec(const std::string& folder) {
     struct statvfs facts {};
     return ::statvfs(folder.c_str(), &facts) == 0 && (facts.f_flag & ST_NOEXEC) != 0;
@@ -194,7 +190,7 @@ std::vector<std::string> find_release_mistakes(const Config& config) {
         if (facts.has_error()) {
             mistakes.push_back(
                 file.path + ": " + file.release->path +
-                " does not answer as a QEMU does: " + to_text(facts.error()) + "."
+                " does not answer as a QEMU does: " + with_stop(to_text(facts.error()))
             );
         }
         const auto firmware = check_firmware(*file.release);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/release_shelf.hpp"
 
+#include "common/text.hpp"
 #include "daemon/nearest_name.hpp"
 #include "daemon/problems.hpp"
 #include "daemon/release_files.hpp"
@@ -29,10 +30,6 @@ bool is_still_there(const PinnedBinary& binary) {
     struct stat facts {};
     return ::lstat(binary.release.path.c_str(), &facts) == 0 && facts.st_dev == binary.device &&
            facts.st_ino == binary.inode && upgrade::check_unchanged(binary).has_value();
-}
-
-std::string with_stop(std::string text) {
-    return text.ends_with('.') ? text : text + ".";
 }
 
 } // namespace

@@ -40,7 +40,7 @@ MACHINES = {"pc": "pc-i440fx-7.2", "q35": "pc-q35-7.2"}
 
 PREFIX = "qhup-vm-"
 
-# How QEMU 10.0 loses an emulated guest with several vCPUs at boot, with our patches and without: see tests/guest/README.md.
+# How QEMU 10.0 loses an emulated guest with several vCPUs at boot: see tests/guest/README.md.
 BOOT_FAULTS = (
     "iotlb_to_section: Assertion `section_index < d->map.sections_nb' failed",
     "rcu_preempt kthread timer wakeup didn't happen",

@@ -3,6 +3,7 @@
 #include "tests/support/catch.hpp"
 
 using qhup::quote_peer_text;
+using qhup::with_stop;
 
 TEST_CASE("no byte of a peer reaches a log or a terminal unescaped", "[common][text]") {
     for (int byte = 0; byte < 256; ++byte) {
@@ -17,4 +18,9 @@ TEST_CASE("no byte of a peer reaches a log or a terminal unescaped", "[common][t
 TEST_CASE("long peer text is cut, and the cut can be seen", "[common][text]") {
     CHECK(quote_peer_text("abcdef", 3) == "\"abc…\"");
     CHECK(quote_peer_text("abc", 3) == "\"abc\"");
+}
+
+TEST_CASE("a sentence has one full stop", "[common][text]") {
+    CHECK(with_stop("It is so") == "It is so.");
+    CHECK(with_stop("It is so.") == "It is so.");
 }
