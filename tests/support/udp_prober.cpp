@@ -2,7 +2,9 @@
 //
 // Sends a numbered UDP packet every millisecond to an echo server in a guest and says what came
 // back and when not (with --sink yes, to one that only counts: what was sent): lost, duplicated,
-// reordered, round-trip times, and the gaps between two answers. One thread, no allocation while it
+// reordered, round-trip times, and the gaps between two answers. With --window N it holds back
+// while the newest answer is N packets behind: where a guest answers slower than we send, the queue
+// in front of it overflows, and that would look like a loss. One thread, no allocation while it
 // runs; asks for real-time priority so that a busy host does not look like a busy guest. Prints one
 // JSON object when its time is over or at SIGTERM or SIGINT. Times are CLOCK_MONOTONIC, as in
 // QEMU's own timings.
@@ -31,6 +33,7 @@ namespace {
 
 constexpr std::uint32_t kMagic = 0x71687570;
 constexpr std::int64_t kNsPerMs = 1'000'000;
+constexpr std::int64_t kFullWindowIntervalNs = 100 * kNsPerMs; // all that is in it may be lost
 constexpr std::size_t kMaxGaps = 1000;
 constexpr std::size_t kMaxPacketBytes = 1400;
 
@@ -41,7 +44,8 @@ struct Options {
     std::int64_t drain_ns = 1000 * kNsPerMs;
     std::int64_t gap_ns = 20 * kNsPerMs; // gaps from here on are listed
     std::size_t packet_bytes = 64;
-    bool sink = false; // nothing is answered
+    std::uint64_t window_packets = 0; // how many may be newer than the newest answer; 0: any number
+    bool sink = false;                // nothing is answered
 };
 
 struct Packet {
@@ -67,6 +71,7 @@ public:
 
     void on_sent() { received_.push_back(0); }
     void on_send_error() { ++send_errors_; }
+    void on_held_back() { ++held_back_; }
     void on_late(std::int64_t late_ns) { max_late_ns_ = std::max(max_late_ns_, late_ns); }
     void on_foreign() { ++corrupted_; }
 
@@ -94,6 +99,8 @@ public:
         last_ns_ = now_ns;
     }
 
+    /// Packets that are newer than the newest answer.
+    [[nodiscard]] std::uint64_t unanswered() const { return received_.size() - next_expected_; }
     [[nodiscard]] bool all_received() const { return distinct_ == received_.size(); }
 
     void print() {
@@ -110,6 +117,7 @@ public:
         std::printf(
             ", \"corrupted\": %" PRIu64 ", \"send_errors\": %" PRIu64, corrupted_, send_errors_
         );
+        std::printf(", \"held_back\": %" PRIu64, held_back_);
         std::printf(
             ", \"first_answer_ns\": %" PRId64 ", \"last_answer_ns\": %" PRId64, first_ns_, last_ns_
         );
@@ -181,6 +189,7 @@ private:
     std::uint64_t reordered_ = 0;
     std::uint64_t corrupted_ = 0;
     std::uint64_t send_errors_ = 0;
+    std::uint64_t held_back_ = 0;
     std::uint64_t next_expected_ = 0;
     std::int64_t first_ns_ = 0;
     std::int64_t last_ns_ = 0;
@@ -203,7 +212,7 @@ std::int64_t now_ns() {
     std::fputs(
         "usage: udp-prober --to ADDRESS:PORT [--interval-us 1000] [--duration-s 0] [--drain-ms "
         "1000] [--gap-ms 20]\n"
-        "                  [--size 64] [--sink yes]\n",
+        "                  [--size 64] [--window 0] [--sink yes]\n",
         stderr
     );
     std::exit(2);
@@ -233,6 +242,8 @@ Options parse_options(const std::vector<std::string>& words) {
             options.drain_ns = static_cast<std::int64_t>(number * 1e6);
         } else if (name == "--gap-ms") {
             options.gap_ns = static_cast<std::int64_t>(number * 1e6);
+        } else if (name == "--window") {
+            options.window_packets = static_cast<std::uint64_t>(number);
         } else if (name == "--sink") {
             options.sink = value == "yes";
         } else if (name == "--size") {
@@ -329,7 +340,13 @@ int run_prober(const Options& options) {
         if (stop_requested != 0) {
             break;
         }
-        packet.sent_ns = now_ns();
+        const std::int64_t now = now_ns();
+        if (options.window_packets != 0 && statistics.unanswered() >= options.window_packets &&
+            now - packet.sent_ns < kFullWindowIntervalNs) {
+            statistics.on_held_back();
+            continue;
+        }
+        packet.sent_ns = now;
         statistics.on_late(packet.sent_ns - due);
         std::memcpy(bytes.data(), &packet, sizeof packet);
         for (std::size_t i = sizeof packet; i < bytes.size(); ++i) {
