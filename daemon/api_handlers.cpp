@@ -227,15 +227,16 @@ awaitable<ApiReply> ApiHandlers::answer(GetVms route, const ApiRequest& /*reques
     co_await registry_.refresh_some();
     const std::vector<VmView> listed = registry_.list();
     const std::vector<WayBack> ways = runs_.ways_back(listed);
-    nlohmann::json vms = nlohmann::json::array();
+    ApiReply reply;
+    // why: to build, print and destroy one document of all VMs takes twice the processor time.
     for (std::size_t i = 0; i < listed.size(); ++i) {
         if (has_labels(listed[i].labels, route.labels)) {
-            vms.push_back(to_document(listed[i], ways[i], runs_));
+            reply.body += reply.body.empty() ? "" : ",";
+            reply.body += format_json(to_document(listed[i], ways[i], runs_));
         }
     }
-    nlohmann::json document = nlohmann::json::object();
-    document["vms"] = std::move(vms);
-    co_return make_json_reply(document);
+    reply.body = R"({"vms":[)" + reply.body + "]}\n";
+    co_return reply;
 }
 
 awaitable<ApiReply> ApiHandlers::answer(GetVm route, const ApiRequest& /*request*/) {

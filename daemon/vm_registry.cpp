@@ -24,6 +24,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kGrace{150};       // for VMs that did not answer the last time
 constexpr milliseconds kFreshEnough{200}; // an answer so young is not asked for again
 constexpr milliseconds kTurn{20};         // who looks waits so long for VMs that are not asked yet
+constexpr milliseconds kRest{250};        // and they wait so long for the answer to go out
 constexpr milliseconds kAllAreAsked{30'000};
 constexpr std::size_t kMaxSockets = 10'000;
 constexpr std::size_t kProbesAtOnce = 64; // in each lane
@@ -250,6 +251,9 @@ void VmRegistry::queue_probe(const std::shared_ptr<Entry>& entry) {
 }
 
 void VmRegistry::start_waiting_probes() {
+    if (Clock::now() < rest_until_) {
+        return;
+    }
     for (Lane* lane : {&answering_, &silent_}) {
         while (!lane->waiting.empty() && lane->under_way < kProbesAtOnce) {
             const auto entry = lane->waiting.front();
@@ -259,6 +263,17 @@ void VmRegistry::start_waiting_probes() {
             tasks_.spawn("probe of " + entry->socket, run_probe(entry, lane == &silent_));
         }
     }
+}
+
+awaitable<void> VmRegistry::rest_from_probes() {
+    rest_until_ = Clock::now() + kRest;
+    (void)co_await sleep_until(Deadline::in(kRest));
+    start_waiting_probes();
+}
+
+void VmRegistry::end_rest() {
+    rest_until_ = {};
+    start_waiting_probes();
 }
 
 /// Whether another socket of this process has a name: of two monitors one gets what the new QEMU
@@ -331,6 +346,7 @@ VmRegistry::wait_for_probes(std::vector<std::shared_ptr<Entry>> entries, millise
 }
 
 VmRegistry::Asked VmRegistry::ask_all() {
+    end_rest();
     std::vector<std::shared_ptr<Entry>> order;
     for (const auto& [path, entry] : entries_) {
         const bool is_fresh =
@@ -368,7 +384,11 @@ awaitable<void> VmRegistry::refresh_some() {
     Asked asked = ask_all();
     const Clock::time_point begin = Clock::now();
     co_await wait_for_probes(asked.expected, kTurn);
-    // why: who is being asked answers within milliseconds, and few are at a time.
+    // why: who is being asked answers within milliseconds, and few are at a time. Who is not would
+    // take the processors from the answer.
+    if (!answering_.waiting.empty()) {
+        tasks_.spawn("rest from probes", rest_from_probes());
+    }
     std::vector<std::shared_ptr<Entry>>& left = asked.expected;
     const auto waits = [](const auto& entry) { return !entry->is_begun; };
     left.erase(std::remove_if(left.begin(), left.end(), waits), left.end());
@@ -389,6 +409,7 @@ awaitable<void> VmRegistry::refresh_vm(std::string name) {
         entry->last && entry->last->answers && Clock::now() - entry->asked < kFreshEnough;
     if (!is_fresh) {
         start_probe(entry);
+        end_rest();
         std::vector<std::shared_ptr<Entry>> entries;
         entries.push_back(entry);
         co_await wait_for_probes(std::move(entries), probe_deadline_ + kGrace);
@@ -398,6 +419,7 @@ awaitable<void> VmRegistry::refresh_vm(std::string name) {
 awaitable<void> VmRegistry::wait_quiet(std::string name) {
     const auto entry = entry_of(name);
     if (entry) {
+        end_rest();
         std::vector<std::shared_ptr<Entry>> entries;
         entries.push_back(entry);
         co_await wait_for_probes(std::move(entries), 2 * probe_deadline_ + kGrace);
@@ -408,6 +430,7 @@ awaitable<void> VmRegistry::look_at_acquired(std::string name) {
     std::shared_ptr<Entry> entry = entry_of(name);
     if (!entry) {
         // why: a VM that has not been asked yet does not have its own name.
+        end_rest();
         std::vector<std::shared_ptr<Entry>> all;
         for (const auto& [path, each] : entries_) {
             all.push_back(each);
@@ -425,6 +448,7 @@ awaitable<void> VmRegistry::look_at_acquired(std::string name) {
         if (!entry->is_probing) {
             queue_probe(entry);
         }
+        end_rest();
         std::vector<std::shared_ptr<Entry>> entries;
         entries.push_back(entry);
         co_await wait_for_probes(std::move(entries), probe_deadline_ + kGrace);

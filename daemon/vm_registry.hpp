@@ -103,6 +103,9 @@ private:
     bool is_named_elsewhere(const Entry& entry, const VmProbe& probe) const;
     void queue_probe(const std::shared_ptr<Entry>& entry);
     void start_waiting_probes();
+    /// Begins no probe for a moment, unless somebody needs one.
+    [[nodiscard]] awaitable<void> rest_from_probes();
+    void end_rest();
     [[nodiscard]] awaitable<void> run_probe(std::shared_ptr<Entry> entry, bool is_silent);
     /// Asks all that are in no run and were not asked a moment ago.
     Asked ask_all();
@@ -136,6 +139,7 @@ private:
     };
     Lane answering_; // VMs that answered the last time, and new ones
     Lane silent_;    // the others: they wait for each other, and for nobody else
+    std::chrono::steady_clock::time_point rest_until_; // waiting probes do not begin before
     bool is_renaming_due_ = false;
 };
 
