@@ -86,6 +86,8 @@ constexpr std::array kClasses{
     BlockerClass{"cpu", "choose another release, or start the VM with another CPU model"},
     BlockerClass{
         "device", "unplug the device or start the VM without it, or choose another release"},
+    BlockerClass{
+        "image", "mirror the disk to a new file, remove it, or give the file its name again"},
     BlockerClass{"machine", "choose another release, or start the VM with another machine type"},
     BlockerClass{"memory", "raise the limit that the reason names, or free memory"},
     BlockerClass{"mount-namespace", "start the VM in the host's mount namespace"},
@@ -234,6 +236,37 @@ void check_headroom(const ProcessFacts& process, Verdict& verdict) {
     }
 }
 
+/// A new QEMU finds the files of disks by their names, and takes only the very file that the VM
+/// has.
+void check_images(const VmFacts& facts, const ProcessFacts& process, Verdict& verdict) {
+    // why: what the guest writes with snapshot=on is in a file that never had a name for long, and
+    // QEMU has said so.
+    const bool is_temporary =
+        std::any_of(facts.blockers.begin(), facts.blockers.end(), [](const Blocker& each) {
+            return each.klass == "snapshot";
+        });
+    if (is_temporary) {
+        return;
+    }
+    for (const LostImage& image : process.lost_images) {
+        const std::string reason =
+            image.path.empty()
+                ? "The disk image " + image.name +
+                      " was deleted or replaced while QEMU had it open, so a new QEMU would not "
+                      "find it, and what is in it is lost when this QEMU ends; copy it to a new "
+                      "file while the VM runs (blockdev-mirror), or remove the disk."
+            : image.path == image.name
+                ? "The disk image " + image.path +
+                      " had another name when QEMU opened it, by which a new QEMU would not find "
+                      "it; move it back."
+                : "The disk image " + image.name + " is now " + image.path +
+                      ", where a new QEMU would not find it; move it back, or give it its old name "
+                      "again (ln).";
+        const std::string slash = image.name.starts_with('/') ? "" : "/";
+        add(verdict, "image" + slash + image.name, "image", reason);
+    }
+}
+
 } // namespace
 
 std::span<const BlockerClass> blocker_classes() noexcept {
@@ -305,6 +338,7 @@ Verdict find_blockers(
             "QEMU would not find its libraries and firmware; start the VM in the host's.");
     }
     check_headroom(process, verdict);
+    check_images(facts, process, verdict);
     return verdict;
 }
 

@@ -6,14 +6,20 @@
 #include "upgrade-engine/service_manager.hpp"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
 
 namespace qhup::upgrade {
 namespace {
@@ -61,6 +67,79 @@ void look_at_group(const std::string& group, Headroom& headroom) {
     if (tasks_max && tasks_now) {
         keep_least(headroom.tasks, *tasks_max, *tasks_now);
     }
+}
+
+/// "" if it cannot be read.
+std::string link_of(const std::string& path) {
+    std::array<char, 4096> target{};
+    const ssize_t size = ::readlink(path.c_str(), target.data(), target.size());
+    const bool is_whole = size > 0 && static_cast<std::size_t>(size) < target.size();
+    return is_whole ? std::string(target.data(), static_cast<std::size_t>(size)) : std::string();
+}
+
+/// What a name leads to.
+struct NameLook {
+    bool is_known = false;        ///< false: not in the kernel's cache, or not to be seen by us
+    std::optional<FileId> file{}; ///< none: there is no such file
+};
+
+/// Looks a name up without waiting for any file system: only what the kernel has cached counts.
+NameLook look_up_cached(const UniqueFd& root, const std::string& name) {
+    open_how how{};
+    how.flags = O_PATH | O_CLOEXEC;
+    how.resolve = RESOLVE_IN_ROOT | RESOLVE_CACHED;
+    const long opened = ::syscall(SYS_openat2, root.get(), name.c_str(), &how, sizeof(how));
+    if (opened < 0) {
+        return {.is_known = errno == ENOENT || errno == ENOTDIR};
+    }
+    const UniqueFd fd(static_cast<int>(opened));
+    struct statx info {};
+    // why: also of a file server that does not answer, the number of a file is known.
+    const unsigned flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
+    if (::statx(fd.get(), "", static_cast<int>(flags), STATX_INO, &info) != 0) {
+        return {};
+    }
+    const dev_t device = ::makedev(info.stx_dev_major, info.stx_dev_minor);
+    return {.is_known = true, .file = FileId{device, info.stx_ino}};
+}
+
+/// An image whose file has another name than any that QEMU says, or none.
+struct UnnamedImage {
+    FileId file;
+    std::string path; ///< as the kernel says, with a mark if it was deleted
+};
+
+constexpr std::string_view kDeleted = " (deleted)";
+
+/// Whether a name leads to an open file of some process, and not into a folder.
+bool is_of_descriptor(const std::string& name) {
+    return name.starts_with("/dev/fdset/") || name.starts_with("/dev/fd/") ||
+           name.starts_with("/proc/");
+}
+
+/// What is to be said of images that no name was found for.
+///
+/// @param names    those that no image was found by
+/// @param unknown  of these, those of which nothing is known
+std::vector<LostImage> make_lost(
+    std::vector<UnnamedImage> images, std::set<std::string> names, std::set<std::string> unknown
+) {
+    std::vector<LostImage> lost;
+    const auto moved =
+        std::stable_partition(images.begin(), images.end(), [](const UnnamedImage& image) {
+            return image.path.ends_with(kDeleted);
+        });
+    for (auto image = images.begin(); image != moved; ++image) {
+        std::string name = image->path.substr(0, image->path.size() - kDeleted.size());
+        names.erase(name);
+        unknown.erase(name);
+        lost.push_back({std::move(name), ""});
+    }
+    // why: as long as there is a name of which nothing is known, the image may have it.
+    for (auto image = moved; image != images.end() && unknown.empty() && !names.empty(); ++image) {
+        lost.push_back({names.size() == 1 ? *names.begin() : image->path, image->path});
+    }
+    return lost;
 }
 
 /// Whether two names are the same file; true if that cannot be told.
@@ -133,11 +212,7 @@ Result<ProcessFacts> observe_process(pid_t pid) {
     }
     Result<ProcessFacts> facts = parse_process_facts(pid, *stat_text, *status_text);
     if (facts.has_value()) {
-        std::array<char, 4096> target{};
-        const ssize_t size = ::readlink((folder + "/exe").c_str(), target.data(), target.size());
-        if (size > 0) {
-            facts->exe.assign(target.data(), static_cast<std::size_t>(size));
-        }
+        facts->exe = link_of(folder + "/exe");
         const std::string cgroup = text_of(folder + "/cgroup");
         facts->headroom = observe_headroom("/sys/fs/cgroup", parse_cgroup_path(cgroup));
         if (!may_lock_anything(*status_text)) {
@@ -150,6 +225,47 @@ Result<ProcessFacts> observe_process(pid_t pid) {
         facts->has_other_files = has_other_files(folder);
     }
     return facts;
+}
+
+std::vector<LostImage> observe_lost_images(pid_t pid, const VmFacts& facts) {
+    const std::string folder = "/proc/" + std::to_string(pid);
+    std::set<std::string> names = facts.image_names; // those that no open file has
+    std::vector<UnnamedImage> unnamed;
+    for (const OpenImage& image : facts.images) {
+        const std::string fd = std::to_string(image.fd);
+        std::string path = link_of(folder + "/fd/" + fd);
+        if (facts.image_names.contains(path)) {
+            names.erase(path);
+            continue;
+        }
+        // why: the process may be another one than QEMU, or have this number for another file by
+        // now. Not stat(), which may wait for a file server.
+        const std::string info = text_of(folder + "/fdinfo/" + fd);
+        if (path.starts_with('/') && find_number(info, "ino:") == image.file.inode) {
+            unnamed.push_back({image.file, std::move(path)});
+        }
+    }
+    // why: a file that QEMU got open may well have no name; whether a new one gets it, QEMU knows.
+    if (unnamed.empty() || std::any_of(names.begin(), names.end(), is_of_descriptor)) {
+        return {};
+    }
+    const UniqueFd root(::open((folder + "/root").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    std::set<std::string> unknown;
+    for (auto name = names.begin(); name != names.end();) {
+        const NameLook look = look_up_cached(root, *name);
+        const auto image = std::find_if(unnamed.begin(), unnamed.end(), [&look](const auto& each) {
+            return look.file == each.file;
+        });
+        if (!look.is_known) {
+            unknown.insert(*name);
+        }
+        const bool is_found = image != unnamed.end();
+        if (is_found) {
+            unnamed.erase(image);
+        }
+        name = is_found ? names.erase(name) : std::next(name);
+    }
+    return make_lost(std::move(unnamed), std::move(names), std::move(unknown));
 }
 
 LinkCounters observe_links(pid_t pid) {

@@ -23,6 +23,15 @@ namespace qhup::upgrade {
 /// Blocking: a read of /proc, which never waits for a device
 [[nodiscard]] LinkCounters observe_links(pid_t pid);
 
+/// The files of disks that do not have the name any more by which the VM's QEMU, and so a new one,
+/// opens them: deleted, replaced, or moved away. What cannot be told without a file system that may
+/// have to be waited for is not said: a new QEMU will.
+///
+/// @param pid    the process that said it
+/// @param facts  what it said
+/// Blocking: no; a link of /proc for each file, and only what the kernel has in its cache of names
+[[nodiscard]] std::vector<LostImage> observe_lost_images(pid_t pid, const VmFacts& facts);
+
 /// What a control group and those above it leave: the least of each.
 ///
 /// @param root  where the unified hierarchy is mounted: "/sys/fs/cgroup"

@@ -269,6 +269,7 @@ struct QmpVmPort::State {
         }
         const qmp::Peer& peer = main.client->peer();
         process = observe_peer(peer.pid, peer.uid, view.facts.claimed_pid);
+        process.lost_images = observe_lost_images(process.pid, view.facts);
         co_return view;
     }
 

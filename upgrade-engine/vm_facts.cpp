@@ -26,6 +26,8 @@ constexpr std::size_t kMaxBlockersBytes = 1U << 17U; // of one VM: each list and
 constexpr std::size_t kMaxDegraded = 1000;
 constexpr std::size_t kMaxLinks = 1000;
 constexpr std::size_t kMaxTypes = 10'000;
+constexpr std::size_t kMaxDescriptors = 10'000;
+constexpr std::size_t kMaxImages = 1000;
 
 Failure make_unexpected(std::string message) {
     return make_failure(Errc::unexpected_answer, std::move(message));
@@ -170,6 +172,71 @@ void read_links(Reader& reader, VmFacts& facts) {
             return;
         }
         facts.links.push_back(std::move(link));
+    }
+}
+
+void read_images(Reader& reader, VmFacts& facts) {
+    const Json* const array = reader.optional_array("descriptors");
+    if (array == nullptr) {
+        return;
+    }
+    if (array->size() > kMaxDescriptors) {
+        reader.fail("there are too many descriptors");
+        return;
+    }
+    for (const Json& item : *array) {
+        Reader member(item);
+        const std::optional<FileId> file = parse_image_id(member.text("id"));
+        const std::int64_t fd = member.number("fd");
+        if (member.failure()) {
+            reader.fail(*member.failure());
+            return;
+        }
+        const bool is_number = fd >= 0 && fd <= std::numeric_limits<int>::max();
+        if (file && is_number && facts.images.size() < kMaxImages) {
+            facts.images.push_back({static_cast<int>(fd), *file});
+        }
+    }
+}
+
+/// The files that this block node and those below it are made of.
+void read_names_of(const Json& node, VmFacts& facts) {
+    // qemu: hot-upgrade-shape.c, shape_node(): a node without children has a file name.
+    Reader member(node);
+    const std::string driver = member.optional_text("driver");
+    std::string name = member.optional_text("filename");
+    const bool is_file = driver == "file" || driver == "host_device" || driver == "host_cdrom";
+    if (is_file && !name.empty() && facts.image_names.size() < kMaxImages) {
+        const bool is_relative = !name.starts_with('/') && !facts.cwd.empty();
+        const std::string folder = facts.cwd.ends_with('/') ? facts.cwd : facts.cwd + '/';
+        facts.image_names.insert(is_relative ? folder + name : std::move(name));
+    }
+    const Json* const children = member.optional_array("children");
+    if (children == nullptr) {
+        return;
+    }
+    for (const Json& child : *children) {
+        Reader below(child);
+        if (const Json* const next = below.optional_object("node")) {
+            read_names_of(*next, facts);
+        }
+    }
+}
+
+void read_image_names(const Json* shape, VmFacts& facts) {
+    if (shape == nullptr) {
+        return;
+    }
+    // why: what is not as expected is passed over. Names only help to tell why a file has none.
+    Reader parts(*shape);
+    for (const char* const list : {"block", "nodes"}) {
+        const Json* const array = parts.optional_array(list);
+        for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
+            Reader entry((*array)[i]);
+            if (const Json* const root = entry.optional_object("root")) {
+                read_names_of(*root, facts);
+            }
+        }
     }
 }
 
@@ -388,6 +455,24 @@ std::string make_shape_class(std::string_view machine, const Json& shape) {
     return hash.text();
 }
 
+std::optional<FileId> parse_image_id(std::string_view id) noexcept {
+    // qemu: block/file-posix.c, raw_hot_upgrade_id(): the device in hex, the inode in decimal.
+    constexpr std::string_view kPrefix = "image/";
+    if (!id.starts_with(kPrefix)) {
+        return std::nullopt;
+    }
+    id.remove_prefix(kPrefix.size());
+    const char* const end = id.data() + id.size();
+    FileId file;
+    const auto device = std::from_chars(id.data(), end, file.device, 16);
+    if (device.ec != std::errc() || device.ptr == end || *device.ptr != ':') {
+        return std::nullopt;
+    }
+    const auto inode = std::from_chars(device.ptr + 1, end, file.inode);
+    const bool is_whole = inode.ec == std::errc() && inode.ptr != end && *inode.ptr == '/';
+    return is_whole ? std::optional(file) : std::nullopt;
+}
+
 std::string parse_refused_section(std::string_view words) {
     // qemu: migration/savevm.c, vmstate_load(): "... for instance 0x0 of device 'NAME'"
     constexpr std::string_view kBefore = "of device '";
@@ -522,6 +607,8 @@ Result<VmFacts> parse_vm_facts(const Json& value) {
     read_blockers(reader, facts);
     read_links(reader, facts);
     read_types(reader, shape, facts);
+    read_images(reader, facts);
+    read_image_names(shape, facts);
     read_last_error(reader, facts);
     if (const Json* const timings = reader.optional_object("timings")) {
         const Result<SwitchTimings> parsed = parse_switch_timings(*timings);

@@ -17,9 +17,11 @@
 
 #include <array>
 #include <chrono>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -101,6 +103,22 @@ struct UsedType {
     bool operator==(const UsedType&) const = default;
 };
 
+/// Which file it is: two open files with the same are one file.
+struct FileId {
+    std::uint64_t device = 0; ///< st_dev
+    std::uint64_t inode = 0;  ///< st_ino
+
+    auto operator<=>(const FileId&) const = default;
+};
+
+/// A file that QEMU has open as a disk, or as a part of one.
+struct OpenImage {
+    int fd = -1; ///< in QEMU
+    FileId file; ///< as QEMU saw it when it opened it
+
+    bool operator==(const OpenImage&) const = default;
+};
+
 /// By the name of an interface: packets that it has passed to the guest behind it, or dropped.
 using LinkCounters = std::map<std::string, std::uint64_t>;
 
@@ -156,8 +174,10 @@ struct VmFacts {
     std::vector<Blocker> blockers;                      ///< QEMU's own, all of them
     std::vector<Link> links;                            ///< its taps
     std::vector<UsedType> types;                        ///< what it is made of
-    std::uint64_t generation = 0;                       ///< raised whenever the shape changes
-    std::string shape_digest;                           ///< sha256 of the canonical shape
+    std::vector<OpenImage> images;     ///< files of its disks; a target gets them open
+    std::set<std::string> image_names; ///< by which a target finds them; absolute, if cwd is known
+    std::uint64_t generation = 0;      ///< raised whenever the shape changes
+    std::string shape_digest;          ///< sha256 of the canonical shape
     std::string shape_class;     ///< equal for VMs of one kind of machine; see make_shape_class()
     pid_t claimed_child_pid = 0; ///< the target, on a source; 0 if none
     std::vector<std::string> takeover_degraded; ///< devices that did not come up after takeover
@@ -184,6 +204,9 @@ struct VmFacts {
 /// none. For people only: nothing is decided by it.
 [[nodiscard]] std::string parse_refused_section(std::string_view words);
 
+/// The file in "image/fe00:4711/rw", the id of a descriptor; nothing if it is not one of an image.
+[[nodiscard]] std::optional<FileId> parse_image_id(std::string_view id) noexcept;
+
 /// Reads the "timings" of a reply. Missing parts are zero.
 /// Errors: Errc::unexpected_answer.
 [[nodiscard]] Result<SwitchTimings> parse_switch_timings(const nlohmann::json& value);
@@ -195,6 +218,14 @@ struct Headroom {
     std::optional<std::uint64_t> tasks;         ///< likewise, in threads
     std::optional<std::uint64_t> memlock_bytes; ///< RLIMIT_MEMLOCK
     std::optional<std::uint64_t> host_bytes{};  ///< memory that is available on the host
+};
+
+/// A file of a disk that a new QEMU would not find.
+struct LostImage {
+    std::string name; ///< by which it was opened
+    std::string path; ///< where it is now; "" if it was deleted or replaced
+
+    bool operator==(const LostImage&) const = default;
 };
 
 /// What the kernel says about a QEMU process.
@@ -212,6 +243,7 @@ struct ProcessFacts {
     Headroom headroom;                 ///< for the second process
     Supervision supervision;           ///< who would notice its end
     bool has_other_files = false;      ///< another system than the daemon sees
+    std::vector<LostImage> lost_images{}; ///< files of disks that have not kept their names
 };
 
 /// What the interfaces in /proc/PID/net/dev have sent, which is what goes to the guest if one is a

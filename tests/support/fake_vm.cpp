@@ -273,8 +273,11 @@ json FakeVm::describe(const Process& process) const {
         {"blockers", json::array()},
         {"generation", options_.generation},
         {"shape-digest", options_.shape_digest},
-        {"descriptors", json::array()},
+        {"descriptors", options_.descriptors},
     };
+    if (!options_.shape.is_null()) {
+        info["shape"] = options_.shape;
+    }
     for (const FakeBlocker& each : options_.blockers) {
         info["blockers"].push_back(
             {{"id", each.id}, {"class", each.blocker_class}, {"reason", each.reason}}
@@ -674,6 +677,10 @@ FakeVmOptions parse_fake_vm_options(const json& object) {
             *number->second = value.get<std::int64_t>();
         } else if (key == "argv") {
             options.argv = value.get<std::vector<std::string>>();
+        } else if (key == "descriptors") {
+            options.descriptors = value;
+        } else if (key == "shape") {
+            options.shape = value;
         } else if (key == "enabled") {
             options.enabled = value.get<bool>();
         } else if (key == "is_patched") {

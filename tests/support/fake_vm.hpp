@@ -62,6 +62,8 @@ struct FakeVmOptions {
     bool enabled = true;
     bool is_patched = true; ///< false: a stock QEMU, without any of the commands
     std::vector<FakeBlocker> blockers;
+    nlohmann::json descriptors = nlohmann::json::array(); ///< of query-hot-upgrade
+    nlohmann::json shape;                                 ///< likewise; null: none is said
 
     std::chrono::milliseconds standby_time{2}; ///< from prepare to prepared
     std::string standby_failure;               ///< code: the standby never comes up

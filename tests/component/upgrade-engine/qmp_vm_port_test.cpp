@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "common/unique_fd.hpp"
 #include "tests/component/upgrade-engine/some_binary.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/fake_qemu.hpp"
@@ -7,11 +8,15 @@
 #include "upgrade-engine/qmp_vm_port.hpp"
 #include "upgrade-engine/runner.hpp"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <optional>
+#include <sstream>
 
 using namespace qhup;
 using namespace qhup::test;
@@ -233,6 +238,36 @@ TEST_CASE("QEMU's blockers are reported and nothing is sent", "[upgrade][qmp_vm_
     REQUIRE(report.blockers.size() == 1);
     CHECK(report.blockers.front().id == "chardev/serial0");
     CHECK(vm.effects().empty());
+}
+
+TEST_CASE("a disk image that was deleted is a blocker", "[upgrade][qmp_vm_port]") {
+    // given: an image that QEMU, which is this process, has open
+    const TempDir folder;
+    const std::string path = folder / "disk.raw";
+    const UniqueFd image(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    struct stat info {};
+    REQUIRE(::fstat(image.get(), &info) == 0);
+    std::ostringstream id;
+    id << "image/" << std::hex << info.st_dev << ':' << std::dec << info.st_ino << "/rw";
+    const nlohmann::json node{{"driver", "file"}, {"filename", path}};
+    FakeVmOptions options;
+    options.descriptors.push_back({{"id", id.str()}, {"fd", image.get()}});
+    options.shape = {{"block", nlohmann::json::array({{{"name", "d0"}, {"root", node}}})}};
+
+    SECTION("and one that is there is none") {
+        Vm vm(options);
+        CHECK(word(vm.upgrade()) == "upgraded");
+    }
+    SECTION("that is named, and nothing is sent") {
+        std::filesystem::remove(path);
+        Vm vm(options);
+        const auto report = vm.upgrade();
+        CHECK(word(report) == "refused");
+        REQUIRE(report.blockers.size() == 1);
+        CHECK(report.blockers.front().id == "engine/image" + path);
+        CHECK(report.blockers.front().klass == "image");
+        CHECK(vm.effects().empty());
+    }
 }
 
 TEST_CASE("the code of a refused prepare is asked for", "[upgrade][qmp_vm_port]") {

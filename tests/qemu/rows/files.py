@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 
+from block import create, disk
 from guest import find_guest
 from survival import Blocked, Row
 
@@ -127,3 +128,134 @@ class SameAgain(Row):
 
     def after(self, vm, moved):
         assert vm.qmp.execute("query-hot-upgrade")["blockers"] == []
+
+
+class LostImage(Blocked):
+    """Group of its own: the VM of the others would be refused for this, too."""
+
+    group = "images-blocked"
+    blocker = "image"
+    format, flags = "raw", ""
+
+    def arguments(self, rig):
+        self.path = rig.folder / f"{type(self).__name__}.img"
+        self.id = f"engine/image{self.path}"
+        name = type(self).__name__.lower()
+        drive = f"file={self.make()},if=none,id={name},format={self.format}{self.flags}"
+        return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
+
+    def make(self):
+        return create(self.path, size="1M", format=self.format)
+
+    def begin(self, vm):
+        self.take_away()
+        assert vm.qmp.execute("query-hot-upgrade")["blockers"] == []
+
+    def replacement(self):
+        return create(self.path.with_suffix(".new"), size="1M", format=self.format)
+
+
+class DeletedImage(LostImage):
+    thing = "disk image, raw, that was deleted since the start"
+
+    def take_away(self):
+        self.path.unlink()
+
+
+class DeletedBacking(LostImage):
+    thing = "backing file that was deleted since the start"
+    format = "qcow2"
+
+    def make(self):
+        return create(self.path.with_suffix(".top"), backing=super().make())
+
+    def take_away(self):
+        self.path.unlink()
+
+
+class ReplacedImage(LostImage):
+    thing = "disk image, qcow2, that another file was renamed over since the start"
+    format = "qcow2"
+
+    def take_away(self):
+        self.replacement().rename(self.path)
+
+
+class ReplacedReadOnly(LostImage):
+    thing = "read-only disk image that another file was renamed over since the start"
+    flags = ",readonly=on"
+
+    def take_away(self):
+        self.replacement().rename(self.path)
+
+
+class MovedImage(LostImage):
+    thing = "disk image that was moved away since the start, with another one in its place"
+
+    def take_away(self):
+        self.path.rename(self.path.with_suffix(".old"))
+        self.replacement().rename(self.path)
+
+
+class NamedImage(Row):
+    """What looks as if it were lost and is not."""
+
+    group = "images"
+
+    def before(self, vm):
+        self.change(vm)
+        self.had = disk(vm, self.name)
+
+    def after(self, vm, moved):
+        has = disk(vm, self.name)
+        assert has == self.had, f"{self.had} became {has}"
+
+    def drive(self, path):
+        drive = f"file={path},if=none,id={self.name},format=raw"
+        return ["-drive", drive, "-device", f"virtio-blk-pci,drive={self.name}"]
+
+    def change(self, vm):
+        pass
+
+
+class LinkedImage(NamedImage):
+    thing = "disk image behind two symbolic links, by a relative name that looks as if it had been deleted"
+    means = "the same disk"
+    name = "linked"
+
+    def options(self, rig):
+        return {"cwd": rig.folder}
+
+    def arguments(self, rig):
+        create(rig.folder / "file (deleted)", size="1M", format="raw")
+        (rig.folder / "inner").symlink_to("file (deleted)")
+        (rig.folder / "outer").symlink_to(rig.folder / "inner")
+        return self.drive("outer")
+
+
+class NamedAgain(NamedImage):
+    thing = "disk image that was deleted, and has its name again (hard link)"
+    means = "the same disk"
+    name = "again"
+
+    def arguments(self, rig):
+        self.path = create(rig.folder / "again.img", size="1M", format="raw")
+        self.spare = rig.folder / "spare.img"
+        self.spare.hardlink_to(self.path)
+        return self.drive(self.path)
+
+    def change(self, vm):
+        self.path.unlink()
+        self.path.hardlink_to(self.spare)
+
+
+class NamelessImage(NamedImage):
+    thing = "disk image that never had a name: a memfd of another process, by its /proc/PID/fd"
+    means = "the same disk"
+    name = "nameless"
+
+    def arguments(self, rig):
+        memory = os.memfd_create("image")
+        rig.stack.callback(os.close, memory)
+        os.ftruncate(memory, 1 << 20)
+        return self.drive(f"/proc/{os.getpid()}/fd/{memory}")

@@ -66,6 +66,22 @@ TEST_CASE("an upgrade in progress blocks", "[upgrade][blockers]") {
     CHECK(ids(find_blockers(facts, {}, kRelease, {})) == Ids{"engine/in-progress"});
 }
 
+TEST_CASE("a file of a disk that lost its name blocks", "[upgrade][blockers]") {
+    VmFacts facts = make_facts();
+    ProcessFacts process;
+    process.lost_images = {{"/a", ""}, {"/b", "/b.old"}, {"/c", "/c"}};
+    const Verdict verdict = find_blockers(facts, process, kRelease, {});
+    CHECK(ids(verdict) == Ids{"engine/image/a", "engine/image/b", "engine/image/c"});
+    CHECK_THAT(verdict.blockers[0].reason, Catch::Contains("/a was deleted or replaced"));
+    CHECK_THAT(verdict.blockers[0].reason, Catch::Contains("blockdev-mirror"));
+    CHECK_THAT(verdict.blockers[1].reason, Catch::Contains("/b is now /b.old"));
+    CHECK_THAT(verdict.blockers[2].reason, Catch::Contains("move it back"));
+
+    // but one that was temporary from the beginning has its own
+    facts.blockers = {{"block/d0", "snapshot", "It goes to a temporary file; do not."}};
+    CHECK(ids(find_blockers(facts, process, kRelease, {})) == Ids{"block/d0"});
+}
+
 TEST_CASE("a VM that runs the binary already has nothing to do", "[upgrade][blockers]") {
     VmFacts facts = make_facts();
     facts.build_id = kRelease.build_id;
@@ -130,6 +146,7 @@ TEST_CASE(
     process.has_other_files = true;
     process.private_bytes = 1;
     process.headroom.host_bytes = 0;
+    process.lost_images = {{"/a", ""}};
     VmFacts facts = make_facts();
     facts.state = PairState::prepared;
     facts.machine = "pc-q35-99.0";

@@ -147,6 +147,47 @@ TEST_CASE("what a VM is made of is what its user added", "[upgrade][vm_facts]") 
     CHECK(parse_vm_facts(answer).has_error());
 }
 
+TEST_CASE("files of disks are read with their names", "[upgrade][vm_facts]") {
+    // given: two disks and a node of its own; a name may be relative, or not that of a file
+    Json answer = make_full_answer();
+    answer["cwd"] = "/srv";
+    answer["descriptors"] = Json::parse(R"([
+        {"id": "tap/net0/0", "fd": 12}, {"id": "image/fe00:10955112/rw", "fd": 11},
+        {"id": "image/2f:7/ro/direct", "fd": 13}, {"id": "image/none", "fd": 14}])");
+    answer["shape"]["block"] = Json::parse(R"([
+        {"name": "d0", "root": {"driver": "qcow2", "children": [
+            {"role": "backing", "node": {"driver": "file", "filename": "/base.raw"}},
+            {"role": "file", "node": {"driver": "file", "filename": "vm/top.q"}}]}},
+        {"name": "d1", "root": {"driver": "host_device", "filename": "/dev/vdb", "children": []}},
+        {"name": "empty"}])");
+    answer["shape"]["nodes"] = Json::parse(R"([
+        {"name": "n", "root": {"driver": "nbd", "filename": "nbd://host/x"}},
+        {"name": "d1", "root": {"driver": "host_device", "filename": "/dev/vdb"}}])");
+
+    // then
+    auto facts = parse_vm_facts(answer);
+    REQUIRE(facts.has_value());
+    CHECK(facts->images == std::vector<OpenImage>{{11, {0xfe00, 10955112}}, {13, {0x2f, 7}}});
+    CHECK(facts->image_names == std::set<std::string>{"/base.raw", "/srv/vm/top.q", "/dev/vdb"});
+
+    // and what is not as expected leads to no name, and to no mistake
+    answer["shape"]["block"] = Json::parse(R"([7, {"root": []}, {"root": {"driver": 7,
+        "children": [7, {"node": 7}, {"node": {"driver": "file", "filename": 7}}]}}])");
+    answer["shape"]["nodes"] = 7;
+    facts = parse_vm_facts(answer);
+    REQUIRE(facts.has_value());
+    CHECK(facts->image_names.empty());
+
+    for (const char* const id :
+         {"image/", "image/:7/rw", "image/fe00:/rw", "image/fe00:7", "ram/x"}) {
+        INFO(id);
+        CHECK_FALSE(parse_image_id(id));
+    }
+    CHECK_FALSE(parse_image_id("image/fe00:99999999999999999999/rw"));
+    answer["descriptors"] = Json::array({{{"id", "image/1:2/rw"}}});
+    CHECK(parse_vm_facts(answer).has_error());
+}
+
 TEST_CASE("an answer without its optional members is read", "[upgrade][vm_facts]") {
     const auto facts = parse_vm_facts(make_least_answer());
     REQUIRE(facts.has_value());
