@@ -87,7 +87,7 @@ constexpr std::array kClasses{
     BlockerClass{
         "device", "unplug the device or start the VM without it, or choose another release"},
     BlockerClass{
-        "image", "mirror the disk to a new file, remove it, or give the file its name again"},
+        "image", "copy the disk to a new file, remove it, or give the file its name again"},
     BlockerClass{"machine", "choose another release, or start the VM with another machine type"},
     BlockerClass{"memory", "raise the limit that the reason names, or free memory"},
     BlockerClass{"mount-namespace", "start the VM in the host's mount namespace"},
@@ -254,7 +254,7 @@ void check_images(const VmFacts& facts, const ProcessFacts& process, Verdict& ve
                 ? "The disk image " + image.name +
                       " was deleted or replaced while QEMU had it open, so a new QEMU would not "
                       "find it, and what is in it is lost when this QEMU ends; copy it to a new "
-                      "file while the VM runs (blockdev-mirror), or remove the disk."
+                      "file (blockdev-backup) and start the VM on that, or remove the disk."
             : image.path == image.name
                 ? "The disk image " + image.path +
                       " had another name when QEMU opened it, by which a new QEMU would not find "

@@ -73,7 +73,7 @@ TEST_CASE("a file of a disk that lost its name blocks", "[upgrade][blockers]") {
     const Verdict verdict = find_blockers(facts, process, kRelease, {});
     CHECK(ids(verdict) == Ids{"engine/image/a", "engine/image/b", "engine/image/c"});
     CHECK_THAT(verdict.blockers[0].reason, Catch::Contains("/a was deleted or replaced"));
-    CHECK_THAT(verdict.blockers[0].reason, Catch::Contains("blockdev-mirror"));
+    CHECK_THAT(verdict.blockers[0].reason, Catch::Contains("blockdev-backup"));
     CHECK_THAT(verdict.blockers[1].reason, Catch::Contains("/b is now /b.old"));
     CHECK_THAT(verdict.blockers[2].reason, Catch::Contains("move it back"));
 
