@@ -46,13 +46,14 @@ std::string sentence(std::string_view text) {
 }
 
 std::string state_of(const daemon::VmView& vm) {
+    const std::string mark = vm.attention ? ", needs operator" : "";
     if (!vm.reachable) {
-        return "unreachable";
+        return "unreachable" + mark;
     }
     // why: the pair's "running" is the guest on the new QEMU, whose source has not ended yet.
     const bool is_in_work =
         !vm.upgrade_state.empty() && vm.upgrade_state != "none" && vm.upgrade_state != vm.state;
-    return or_dash(vm.state) + (is_in_work ? " (" + printable(vm.upgrade_state) + ")" : "");
+    return or_dash(vm.state) + (is_in_work ? " (" + printable(vm.upgrade_state) + ")" : "") + mark;
 }
 
 std::string upgradable_of(const daemon::VmView& vm) {
@@ -271,12 +272,17 @@ std::string format_time(std::int64_t unix_ms) {
     return std::string(buffer.data(), length);
 }
 
-std::string render_vms(const std::vector<daemon::VmView>& vms) {
+std::string
+render_vms(const std::vector<daemon::VmView>& vms, const std::vector<daemon::AttentionView>& gone) {
+    std::string notes;
+    for (const daemon::AttentionView& one : gone) {
+        notes += or_dash(one.vm) + " is not there. " + render_attention(one);
+    }
     if (vms.empty()) {
-        return "No VM was found. VMs are looked for where [discovery] in qhupd.toml says.\n";
+        return "No VM was found. VMs are looked for where [discovery] in qhupd.toml says.\n" +
+               notes;
     }
     std::vector<Row> rows{{"VM", "PID", "VERSION", "STATE", "UPGRADABLE"}};
-    std::string notes;
     std::size_t old = 0;
     for (const daemon::VmView& vm : vms) {
         old += vm.reachable && vm.run.empty() && vm.age_ms > kOldMs ? 1 : 0;
@@ -291,6 +297,7 @@ std::string render_vms(const std::vector<daemon::VmView>& vms) {
             notes += or_dash(vm.name) + ": " + sentence(vm.reason) + "\n";
         }
         notes += vm.hold ? render_hold(*vm.hold) : "";
+        notes += vm.attention ? render_attention(*vm.attention) : "";
     }
     if (old != 0) {
         notes += count_of(old, "VM") + " could not be asked in a moment, and " +
@@ -327,10 +334,18 @@ std::string render_vm(const daemon::VmView& vm) {
         text += "\n" + sentence(vm.reason) + "\n";
     }
     text += vm.hold ? "\n" + render_hold(*vm.hold) : "";
+    text += vm.attention ? "\n" + render_attention(*vm.attention) : "";
     if (!vm.blockers.empty()) {
         text += "\nBlocked by\n" + blocker_lines(vm.blockers, "  ");
     }
     return text;
+}
+
+std::string render_attention(const daemon::AttentionView& attention) {
+    const std::string message = printable(attention.message);
+    return or_dash(attention.vm) + " needs an operator" +
+           (message.empty() ? std::string() : ": " + without_stop(message)) + " [" +
+           printable(attention.code) + "]. " + sentence(attention.next_step) + "\n";
 }
 
 std::string render_hold(const daemon::HoldView& hold) {

@@ -28,14 +28,20 @@ std::string render_table(const std::vector<std::vector<std::string>>& rows);
 std::string format_milliseconds(double milliseconds);
 
 /// `list`: VM, PID, VERSION, STATE, UPGRADABLE; below it a line for each VM that is unreachable or
-/// held.
-std::string render_vms(const std::vector<daemon::VmView>& vms);
+/// held, or needs an operator.
+/// @param gone  those that need one and are not there
+std::string render_vms(
+    const std::vector<daemon::VmView>& vms, const std::vector<daemon::AttentionView>& gone = {}
+);
 
 /// `list` where no VM has all of these labels.
 std::string render_no_vm_with(const std::map<std::string, std::string>& labels);
 
 /// `show`: everything about one VM, its blockers last.
 std::string render_vm(const daemon::VmView& vm);
+
+/// Why a VM needs an operator, as sentences.
+std::string render_attention(const daemon::AttentionView& attention);
 
 /// A hold, as a sentence.
 std::string render_hold(const daemon::HoldView& hold);

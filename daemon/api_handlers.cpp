@@ -227,15 +227,23 @@ awaitable<ApiReply> ApiHandlers::answer(GetVms route, const ApiRequest& /*reques
     co_await registry_.refresh_some();
     const std::vector<VmView> listed = registry_.list();
     const std::vector<WayBack> ways = runs_.ways_back(listed);
-    ApiReply reply;
+    std::string vms;
     // why: to build, print and destroy one document of all VMs takes twice the processor time.
     for (std::size_t i = 0; i < listed.size(); ++i) {
         if (has_labels(listed[i].labels, route.labels)) {
-            reply.body += reply.body.empty() ? "" : ",";
-            reply.body += format_json(to_document(listed[i], ways[i], runs_));
+            vms += vms.empty() ? "" : ",";
+            vms += format_json(to_document(listed[i], ways[i], runs_));
         }
     }
-    reply.body = R"({"vms":[)" + reply.body + "]}\n";
+    nlohmann::json gone = nlohmann::json::array();
+    // why: what labels a VM had that is not there, nobody knows.
+    if (route.labels.empty()) {
+        for (const AttentionView& one : runs_.gone()) {
+            gone.push_back(to_json(one));
+        }
+    }
+    ApiReply reply;
+    reply.body = R"({"gone":)" + format_json(gone) + R"(,"vms":[)" + vms + "]}\n";
     co_return reply;
 }
 
@@ -381,6 +389,7 @@ awaitable<ApiReply> ApiHandlers::answer(GetMetrics /*route*/, const ApiRequest& 
     now.vms = registry_.list();
     now.runs_in_progress = runs_.running();
     now.holds = runs_.holds().size();
+    now.needing_operator = runs_.needing_operator();
     now.connections = connections_;
     ApiReply reply;
     reply.content_type = Metrics::content_type();

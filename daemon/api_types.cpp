@@ -320,6 +320,17 @@ json to_json(const HoldView& value) {
     };
 }
 
+json to_json(const AttentionView& value) {
+    return {
+        {"vm", value.vm},
+        {"run", value.run},
+        {"code", value.code},
+        {"message", value.message},
+        {"next_step", value.next_step},
+        {"since_unix_ms", value.since_unix_ms},
+    };
+}
+
 json to_json(const VmView& value) {
     return {
         {"name", value.name},
@@ -343,6 +354,7 @@ json to_json(const VmView& value) {
         {"age_ms", value.age_ms},
         {"blockers", array_of(value.blockers)},
         {"hold", value.hold ? to_json(*value.hold) : json(nullptr)},
+        {"attention", value.attention ? to_json(*value.attention) : json(nullptr)},
     };
 }
 
@@ -412,6 +424,7 @@ json to_json(const RunVmView& value) {
         {"rehearsal", value.rehearsal ? to_json(*value.rehearsal) : json(nullptr)},
         {"stage", value.stage},
         {"run_state", value.run_state},
+        {"settled", value.settled},
     };
 }
 
@@ -555,8 +568,20 @@ HoldView hold_from_json(const json& value) {
     };
 }
 
+AttentionView attention_from_json(const json& value) {
+    return {
+        .vm = text(value, "vm"),
+        .run = text(value, "run"),
+        .code = text(value, "code"),
+        .message = text(value, "message"),
+        .next_step = text(value, "next_step"),
+        .since_unix_ms = integer<std::int64_t>(value, "since_unix_ms"),
+    };
+}
+
 VmView vm_from_json(const json& value) {
     const json& hold = member(value, "hold");
+    const json& attention = member(value, "attention");
     return {
         .name = text(value, "name"),
         .uuid = text(value, "uuid"),
@@ -578,6 +603,9 @@ VmView vm_from_json(const json& value) {
         .age_ms = integer<std::uint64_t>(value, "age_ms"),
         .blockers = blockers_from_json(value),
         .hold = hold.is_object() ? std::optional(hold_from_json(hold)) : std::nullopt,
+        .labels = {},
+        .attention =
+            attention.is_object() ? std::optional(attention_from_json(attention)) : std::nullopt,
     };
 }
 
@@ -632,6 +660,7 @@ RunVmView run_vm_from_json(const json& value) {
         .rehearsal = rehearsal_from_json(member(value, "rehearsal")),
         .stage = integer<std::uint32_t>(value, "stage"),
         .run_state = text(value, "run_state"),
+        .settled = flag(value, "settled"),
     };
     const json& timings = member(value, "timings_ns");
     if (timings.is_object()) {

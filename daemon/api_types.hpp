@@ -38,6 +38,18 @@ struct HoldView {
     bool operator==(const HoldView&) const = default;
 };
 
+/// A VM needs an operator: its last upgrade left something that a person must look at.
+struct AttentionView {
+    std::string vm;                 ///< its name
+    std::string run;                ///< that left it
+    std::string code;               ///< what it was, as in that run
+    std::string message;            ///< as in that run, a sentence
+    std::string next_step;          ///< where more is said, and when it is over
+    std::int64_t since_unix_ms = 0; ///< wall clock
+
+    bool operator==(const AttentionView&) const = default;
+};
+
 /// One VM, as it was when it was asked last.
 struct VmView {
     std::string name;            ///< unique on this host
@@ -61,6 +73,7 @@ struct VmView {
     std::vector<BlockerView> blockers;              ///< all of them, not only the first
     std::optional<HoldView> hold;                   ///< it is held
     std::map<std::string, std::string> labels = {}; ///< what root says that it is for
+    std::optional<AttentionView> attention = {};    ///< it needs an operator
 
     bool operator==(const VmView&) const = default;
 };
@@ -133,6 +146,7 @@ struct RunVmView {
     std::optional<RehearsalView> rehearsal; ///< if it was rehearsed
     std::uint32_t stage = 0;                ///< of the run, from 1; 0: the run has no stages
     std::string run_state;                  ///< QEMU's run state before the upgrade; "" if unknown
+    bool settled = false; ///< it needed an operator, and that is over; see Attention
 };
 
 /// The body of POST /v1/runs.
@@ -223,6 +237,7 @@ struct VersionView {
 
 nlohmann::json to_json(const BlockerView& value);
 nlohmann::json to_json(const HoldView& value);
+nlohmann::json to_json(const AttentionView& value);
 nlohmann::json to_json(const VmView& value);
 nlohmann::json to_json(const ReleaseView& value);
 nlohmann::json to_json(const CheckView& value);
@@ -251,6 +266,7 @@ std::string format_json_pretty(const nlohmann::json& value);
 /// What a daemon answered. Members that are missing or of another type keep their default: a newer
 /// daemon may say more, and an older one less.
 HoldView hold_from_json(const nlohmann::json& value);
+AttentionView attention_from_json(const nlohmann::json& value);
 VmView vm_from_json(const nlohmann::json& value);
 ReleaseView release_from_json(const nlohmann::json& value);
 CheckView check_from_json(const nlohmann::json& value);

@@ -93,7 +93,7 @@ std::string describe(EventType type, const VmView& vm) {
     }
     const std::string version = vm.version.empty() ? "" : ", QEMU " + vm.version;
     return "VM " + vm.name + (type == EventType::vm_found ? " is found: " : " is now: ") +
-           vm.state + version;
+           vm.state + version + (vm.attention ? ", needs an operator" : "");
 }
 
 } // namespace

@@ -67,6 +67,9 @@ struct Metrics::Families {
     );
     prom::Gauge& outdated =
         gauges(registry, "qhup_vms_outdated", "VMs that run a binary of no release.").Add({});
+    prom::Gauge& needing_operator =
+        gauges(registry, "qhup_vms_needing_operator", "VMs whose last upgrade needs an operator.")
+            .Add({});
     prom::Gauge& runs =
         gauges(registry, "qhup_runs_in_progress", "Runs that have not finished.").Add({});
     prom::Gauge& holds = gauges(registry, "qhup_holds", "VMs that are held.").Add({});
@@ -162,6 +165,7 @@ std::string Metrics::format(const MetricsNow& now) {
         all.shown.push_back(&gauge);
     }
     all.outdated.Set(outdated);
+    all.needing_operator.Set(static_cast<double>(now.needing_operator));
     all.runs.Set(static_cast<double>(now.runs_in_progress));
     all.holds.Set(static_cast<double>(now.holds));
     all.connections.Set(static_cast<double>(now.connections));

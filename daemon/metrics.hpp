@@ -19,7 +19,8 @@ struct MetricsNow {
     std::vector<ReleaseView> releases;
     std::size_t runs_in_progress = 0;
     std::size_t holds = 0;
-    std::size_t connections = 0; ///< of clients of the API
+    std::size_t needing_operator = 0; ///< VMs
+    std::size_t connections = 0;      ///< of clients of the API
 };
 
 /// Thread: the daemon's home strand.

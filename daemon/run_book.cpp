@@ -42,6 +42,7 @@ RunPtr RunBook::make_run(std::string id, std::string kind) {
 void RunBook::drop_run(const std::string& id) {
     runs_.erase(id);
     order_.erase(std::remove(order_.begin(), order_.end(), id), order_.end());
+    attention_.forget(id);
     journal_.put({{JournalChange::Kind::forget_run, {.run = id, .number = {}, .record = {}}}});
 }
 
@@ -51,8 +52,42 @@ void RunBook::forget_old() {
         views.push_back(runs_.find(id)->second->view);
     }
     for (const std::string& id : outdated_runs(views, {})) {
-        drop_run(id);
+        if (!is_needed(id)) {
+            drop_run(id);
+        }
     }
+}
+
+/// A VM that is there needs an operator because of it.
+bool RunBook::is_needed(const std::string& id) const {
+    const std::vector<AttentionView> open = attention_.list();
+    return std::any_of(open.begin(), open.end(), [this, &id](const AttentionView& one) {
+        return one.run == id && services_.registry.handle_of(one.vm);
+    });
+}
+
+std::vector<JournalChange> RunBook::settle(const std::optional<RunRow>& row) {
+    const RunPtr run = row ? find_run(row->run) : nullptr;
+    if (!run || row->number >= run->view.vms.size()) {
+        return {};
+    }
+    RunVmView& vm = run->view.vms[row->number];
+    vm.settled = true;
+    return {put_upgrade(run->view.id, row->number, vm)};
+}
+
+void RunBook::on_look(const std::string& vm, const VmProbe& probe) {
+    // qemu: docs/qmp.md, `upgrade`: it crosses; a process that was started anew has none.
+    const bool is_untouched = !probe.is_patched || probe.facts.upgrade.empty();
+    const auto settled = attention_.on_look(vm, is_untouched);
+    if (settled) {
+        log().info("{} was started again, so what run {} left is over", vm, settled->run);
+        journal_.put(settle(settled));
+    }
+}
+
+void RunBook::note_end(const Run& run, std::size_t index) {
+    journal_.put(settle(attention_.on_end(run.view, index)));
 }
 
 std::size_t RunBook::running() const noexcept {
@@ -290,6 +325,9 @@ awaitable<void> RunBook::end_vm(RunPtr run, std::size_t index, RunVmView view) {
     }
     std::vector<JournalChange> changes;
     changes.push_back(put_upgrade(run->view.id, index, now));
+    for (JournalChange& change : settle(attention_.on_end(run->view, index))) {
+        changes.push_back(std::move(change));
+    }
     for (JournalChange& change : history_.add(make_history_entry(run->view, now))) {
         changes.push_back(std::move(change));
     }

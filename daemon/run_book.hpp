@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/async.hpp"
+#include "daemon/attention.hpp"
 #include "daemon/history_store.hpp"
 #include "daemon/journal.hpp"
 #include "daemon/pause_history.hpp"
@@ -80,6 +81,12 @@ public:
     /// The VM has this outcome, and is free for others. The last VM ends the run.
     [[nodiscard]] awaitable<void> end_vm(RunPtr run, std::size_t index, RunVmView view);
 
+    /// Which VMs need an operator. What ends that without a run is told with on_look().
+    const Attention& attention() const noexcept { return attention_; }
+    void on_look(const std::string& vm, const VmProbe& probe);
+    /// A VM of a run of a daemon before us has its outcome.
+    void note_end(const Run& run, std::size_t index);
+
     /// Writes the run, or one of its VMs, as it is now, and does not wait.
     void put_run(const RunPtr& run);
     void put_whole_run(const RunPtr& run);
@@ -93,6 +100,8 @@ public:
 
 private:
     void forget_old();
+    bool is_needed(const std::string& id) const;
+    [[nodiscard]] std::vector<JournalChange> settle(const std::optional<RunRow>& row);
     void on_view(const RunPtr& run, std::size_t index, RunVmView view);
     [[nodiscard]] awaitable<Result<void>>
     write_intent(RunPtr run, std::size_t index, RunVmView view, Deadline deadline);
@@ -100,6 +109,7 @@ private:
     RunServices services_;
     Journal& journal_;
     HistoryStore& history_;
+    Attention attention_;
     std::map<std::string, RunPtr> runs_;
     std::vector<std::string> order_;                 // of ids, oldest first
     std::vector<std::shared_ptr<Notifier>> waiting_; // for runs to finish

@@ -146,6 +146,11 @@ void RunRecovery::resume_run(RunView record, std::vector<FoundUpgrade>& found) {
     for (const RunVmView& vm : run->view.vms) {
         run->before.push_back(vm.steps);
     }
+    for (std::size_t i = 0; i < run->view.vms.size(); ++i) {
+        if (!run->view.vms[i].outcome.empty()) {
+            book_.note_end(*run, i);
+        }
+    }
     if (run->view.state == "finished") {
         RunBook::remember_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
         return;

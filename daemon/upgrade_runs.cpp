@@ -83,7 +83,12 @@ UpgradeRuns::UpgradeRuns(
       recovery_(services_, book_, upgrades_, stages_),
       rehearsals_(services_, book_, holds_, kept_, [this](RunRequest request) {
           return start_way_back(std::move(request));
-      }) {}
+      }) {
+    registry.set_attention(
+        [this](const std::string& vm) { return book_.attention().find(vm); },
+        [this](const std::string& vm, const VmProbe& probe) { book_.on_look(vm, probe); }
+    );
+}
 
 UpgradeRuns::~UpgradeRuns() = default;
 
@@ -119,6 +124,14 @@ awaitable<std::variant<HoldView, Problem>> UpgradeRuns::hold(HoldView hold) {
 
 awaitable<std::variant<HoldView, Problem>> UpgradeRuns::unhold(std::string vm, uid_t uid) {
     return holds_.unhold(std::move(vm), uid);
+}
+
+std::vector<AttentionView> UpgradeRuns::gone() const {
+    std::vector<AttentionView> gone = book_.attention().list();
+    std::erase_if(gone, [this](const AttentionView& one) {
+        return services_.registry.handle_of(one.vm).has_value();
+    });
+    return gone;
 }
 
 std::optional<HoldView> UpgradeRuns::hold_of(const std::string& vm) const {
@@ -640,6 +653,7 @@ awaitable<void> UpgradeRuns::start_recovery() {
         found.has_value() ? std::move(*found) : std::vector<FoundUpgrade>();
     auto recovering = recovery_.start(std::move(contents.runs), std::move(pairs));
     co_await std::move(recovering);
+    services_.registry.tell_looks();
     services_.tasks.spawn("rehearsals of ways back", rehearsals_.run());
 }
 

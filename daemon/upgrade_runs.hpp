@@ -119,6 +119,12 @@ public:
     }
     const History& history() const noexcept { return history_.history(); }
 
+    /// VMs that need an operator and are not there; of the others, what the registry says of them
+    /// says it.
+    std::vector<AttentionView> gone() const;
+    /// How many need one.
+    std::size_t needing_operator() const { return book_.attention().list().size(); }
+
     std::optional<HoldView> hold_of(const std::string& vm) const;
     std::vector<HoldView> holds() const;
 

@@ -220,7 +220,27 @@ void VmRegistry::tell_gone(Entry& entry) const {
     entry.told.reset();
 }
 
+void VmRegistry::set_attention(FindAttention find, OnLook on_look) {
+    find_attention_ = std::move(find);
+    on_look_ = std::move(on_look);
+}
+
+void VmRegistry::tell_look(const Entry& entry) const {
+    // why: since a run gave it back it must have been asked once more.
+    const bool is_asked = entry.last && entry.last->answers && entry.asked != Clock::time_point();
+    if (on_look_ && is_asked && entry.run.empty() && !entry.name.empty()) {
+        on_look_(entry.name, *entry.last);
+    }
+}
+
+void VmRegistry::tell_looks() const {
+    for (const auto& [path, entry] : entries_) {
+        tell_look(*entry);
+    }
+}
+
 void VmRegistry::tell_change(Entry& entry) const {
+    tell_look(entry);
     // why: what is known of a VM in a run is old; the run tells of it.
     if (!on_change_ || !entry.last || !entry.run.empty()) {
         return;
@@ -469,6 +489,7 @@ VmView VmRegistry::view_of(const Entry& entry) const {
     VmView view = make_vm_view(entry.name, entry.socket, entry.last.get());
     view.run = entry.run;
     view.labels = labels_of(label_rules_, entry.name, entry.labels);
+    view.attention = find_attention_ ? find_attention_(entry.name) : std::nullopt;
     view.upgradable = view.upgradable && view.run.empty();
     if (entry.last) {
         const auto age = std::chrono::duration_cast<milliseconds>(Clock::now() - entry.asked);

@@ -59,6 +59,14 @@ public:
     using OnChange = std::function<void(EventType type, const VmView& vm)>;
     void set_on_change(OnChange on_change) { on_change_ = std::move(on_change); }
 
+    /// Whether a VM needs an operator, and whom to tell when one was asked that is in no run.
+    /// Neither may call the registry.
+    using FindAttention = std::function<std::optional<AttentionView>(const std::string& vm)>;
+    using OnLook = std::function<void(const std::string& vm, const VmProbe& probe)>;
+    void set_attention(FindAttention find, OnLook on_look);
+    /// Tells of all that were asked, as on_look would have been.
+    void tell_looks() const;
+
     /// Looks for sockets and asks every VM that is in no run, all at once.
     ///
     /// Returns when all have answered that answered the last time; the others get a short grace,
@@ -113,6 +121,7 @@ private:
         std::vector<std::shared_ptr<Entry>> entries, std::chrono::milliseconds patience
     );
     void rename_all();
+    void tell_look(const Entry& entry) const;
     void tell_change(Entry& entry) const;
     void tell_gone(Entry& entry) const;
     VmView view_of(const Entry& entry) const;
@@ -124,6 +133,8 @@ private:
     asio::thread_pool& disk_;
     TaskGroup& tasks_;
     OnChange on_change_;
+    FindAttention find_attention_;
+    OnLook on_look_;
     Config::Discovery discovery_;
     std::string selftest_guests_; // glob of sockets that are found whatever is configured
     std::vector<LabelRule> label_rules_;

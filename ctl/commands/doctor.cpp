@@ -295,7 +295,7 @@ private:
     }
 
     void look_at_releases() {
-        const std::vector<json> list = ask_for_list("/v1/releases", "releases");
+        const std::vector<json> list = list_in(ask_for("/v1/releases"), "releases");
         if (list.empty()) {
             warn(
                 "releases",
@@ -320,8 +320,20 @@ private:
         }
     }
 
+    void look_at_attention(const daemon::AttentionView& attention) {
+        fail(
+            "VM " + attention.vm,
+            "its last upgrade needs an operator (" + attention.code + "): " + attention.message,
+            attention.next_step
+        );
+    }
+
     void look_at_vms() {
-        const std::vector<json> list = ask_for_list("/v1/vms", "vms");
+        const json document = ask_for("/v1/vms");
+        for (const json& one : list_in(document, "gone")) {
+            look_at_attention(daemon::attention_from_json(one));
+        }
+        const std::vector<json> list = list_in(document, "vms");
         if (list.empty()) {
             warn(
                 "VMs",
@@ -343,17 +355,24 @@ private:
         }
     }
 
-    /// The elements of a list of the daemon; none if it does not answer with one.
-    std::vector<json> ask_for_list(std::string_view target, const char* key) const {
+    /// What the daemon says; an empty object if it does not answer with one.
+    json ask_for(std::string_view target) const {
         const auto reply = client_.request("GET", target);
         const auto body = reply.has_value() ? json_of(*reply) : Result<json>(json::object());
-        const json document = body.has_value() ? *body : json::object();
+        return body.has_value() ? *body : json::object();
+    }
+
+    /// The elements of a list; none if there is no such list.
+    static std::vector<json> list_in(const json& document, const char* key) {
         const auto list = document.find(key);
         return list != document.end() && list->is_array() ? list->get<std::vector<json>>()
                                                           : std::vector<json>();
     }
 
     bool look_at_vm(const daemon::VmView& vm) {
+        if (vm.attention) {
+            look_at_attention(*vm.attention);
+        }
         if (!vm.reachable) {
             warn("VM " + vm.name, vm.reason, "qhupd-ctl show " + vm.name);
             return false;

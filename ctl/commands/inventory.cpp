@@ -134,7 +134,11 @@ ExitStatus run_list(Client& client, const Options& options) {
         if (!options.labels.empty() && daemon::read::elements(body, "vms").empty()) {
             return render_no_vm_with(options.labels);
         }
-        return render_vms(list_from(body, "vms", daemon::vm_from_json)) + ways_back(body);
+        return render_vms(
+                   list_from(body, "vms", daemon::vm_from_json),
+                   list_from(body, "gone", daemon::attention_from_json)
+               ) +
+               ways_back(body);
     });
 }
 

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/attention.hpp"
+
+#include <utility>
+
+namespace qhup::daemon {
+namespace {
+
+bool needs_somebody(const RunVmView& vm) {
+    return vm.outcome == "needs_operator" || vm.outcome == "lost_contact";
+}
+
+/// The VM is where it was to go, or known to be where it was.
+bool is_well_again(const RunView& run, const RunVmView& vm) {
+    // why: whoever names a VM, and finds it on the release that he wants, has looked at it; one
+    // that was found by a run over all VMs, nobody has.
+    const bool is_wanted_there = vm.outcome == "unchanged" && !run.dry_run && run.request &&
+                                 !run.request->all && !run.request->vms.empty();
+    return vm.outcome == "upgraded" || is_wanted_there ||
+           (run.kind == "recovery" && vm.outcome == "rolled_back");
+}
+
+AttentionView make_attention(const RunView& run, const RunVmView& vm) {
+    return {
+        .vm = vm.vm,
+        .run = run.id,
+        .code = vm.code,
+        .message = vm.message,
+        .next_step =
+            "'qhupd-ctl status " + run.id +
+            "' says more. To keep the VM as it is, upgrade it, by its name, to the release "
+            "that it runs already. That, an upgrade or revert that succeeds, and a new "
+            "start of the VM end this.",
+        .since_unix_ms = run.started_unix_ms + static_cast<std::int64_t>(vm.since_ms),
+    };
+}
+
+} // namespace
+
+std::optional<RunRow> Attention::remove(std::string_view vm) {
+    const auto found = entries_.find(vm);
+    if (found == entries_.end()) {
+        return std::nullopt;
+    }
+    RunRow row{found->second.view.run, found->second.number};
+    entries_.erase(found);
+    return row;
+}
+
+std::optional<RunRow> Attention::on_end(const RunView& run, std::size_t number) {
+    const RunVmView& vm = run.vms[number];
+    const bool is_new = needs_somebody(vm) && !vm.settled;
+    if (!is_new && !is_well_again(run, vm)) {
+        return std::nullopt;
+    }
+    const auto known = entries_.find(vm.vm);
+    if (is_new && known != entries_.end() && known->second.view.run == run.id &&
+        known->second.number == number) {
+        return std::nullopt; // told again, as a new start does
+    }
+    std::optional<RunRow> settled = remove(vm.vm);
+    if (is_new) {
+        entries_.emplace(vm.vm, Entry{make_attention(run, vm), number});
+    }
+    return settled;
+}
+
+std::optional<RunRow> Attention::on_look(std::string_view vm, bool is_untouched) {
+    return is_untouched ? remove(vm) : std::nullopt;
+}
+
+void Attention::forget(std::string_view run) {
+    std::erase_if(entries_, [run](const auto& entry) { return entry.second.view.run == run; });
+}
+
+std::optional<AttentionView> Attention::find(std::string_view vm) const {
+    const auto found = entries_.find(vm);
+    return found == entries_.end() ? std::nullopt : std::optional(found->second.view);
+}
+
+std::vector<AttentionView> Attention::list() const {
+    std::vector<AttentionView> all;
+    for (const auto& [vm, entry] : entries_) {
+        all.push_back(entry.view);
+    }
+    return all;
+}
+
+} // namespace qhup::daemon
