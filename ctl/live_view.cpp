@@ -62,6 +62,7 @@ void LiveView::on_run(const daemon::RunView& run) {
     for (const daemon::RunVmView& vm : run.vms) {
         entries_.push_back({vm});
     }
+    kind_ = run.kind;
     stage_ = run.stage ? render_stage(*run.stage) : "";
 }
 
@@ -92,9 +93,8 @@ std::string LiveView::line_of(const Entry& entry, std::size_t names, millisecond
         return "  " + name + "  " + printable(text) +
                (rank_of(entry.vm) == 0 ? "  " + style_.faint(seconds_text(now - entry.since)) : "");
     }
-    std::string outcome = printable(entry.vm.outcome);
-    std::replace(outcome.begin(), outcome.end(), '_', ' ');
-    std::string line = "  " + name + "  " + style_.outcome(entry.vm.outcome, outcome);
+    std::string line =
+        "  " + name + "  " + style_.outcome(entry.vm.outcome, outcome_in(kind_, entry.vm));
     if (entry.vm.pause_ms) {
         line += ", paused for " + format_milliseconds(*entry.vm.pause_ms);
     }

@@ -27,6 +27,7 @@ public:
     /// A VM of the run changed. `now` is any steady clock.
     void on_vm(const daemon::RunVmView& vm, std::chrono::milliseconds now);
     void on_stage(const daemon::StageView& stage);
+    [[nodiscard]] const std::string& kind() const { return kind_; } ///< of the run
 
     /// The lines to draw, the total last: VMs in work, then those that ended last, then those that
     /// wait, as many as there is room for.
@@ -48,6 +49,7 @@ private:
 
     Style style_;
     std::vector<Entry> entries_; ///< in the order of the run
+    std::string kind_;           ///< of the run; "" while that is not known
     std::string stage_;          ///< as a sentence; "": none
     std::size_t changes_ = 0;
     std::chrono::milliseconds began_{-1}; ///< of the first event

@@ -36,7 +36,7 @@ void Progress::on_vm(const daemon::RunVmView& vm) {
     view_.on_vm(vm, now());
     is_changed_ = true;
     if (mode_ == ProgressMode::plain && vm.phase != "queued") {
-        tell(render_progress(vm) + "\n");
+        tell(render_progress(view_.kind(), vm) + "\n");
     }
     tick();
 }

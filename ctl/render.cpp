@@ -81,20 +81,6 @@ std::string destination_of(const daemon::RunView& run) {
     return goes_back(run) && run.to == "kept" ? "back" : or_dash(run.to);
 }
 
-std::string outcome_text(const daemon::RunVmView& vm) {
-    if (vm.outcome.empty()) {
-        return printable(vm.phase) + " …";
-    }
-    std::string text = printable(vm.outcome);
-    std::replace(text.begin(), text.end(), '_', ' ');
-    return text;
-}
-
-/// A VM that a revert has moved was reverted.
-std::string outcome_in(const daemon::RunView& run, const daemon::RunVmView& vm) {
-    return run.kind == "revert" && vm.outcome == "upgraded" ? "reverted" : outcome_text(vm);
-}
-
 /// "3 upgraded, 1 refused", in the order of the VMs; "-" while there is none.
 std::string outcome_counts(const daemon::RunView& run) {
     std::vector<std::pair<std::string, std::size_t>> counts;
@@ -102,7 +88,7 @@ std::string outcome_counts(const daemon::RunView& run) {
         if (vm.outcome.empty()) {
             continue;
         }
-        const std::string outcome = outcome_in(run, vm);
+        const std::string outcome = outcome_in(run.kind, vm);
         const auto known = std::find_if(counts.begin(), counts.end(), [&outcome](const auto& one) {
             return one.first == outcome;
         });
@@ -478,7 +464,7 @@ std::string render_run(const daemon::RunView& run, const Style& style) {
             {or_dash(vm.vm),
              or_dash(vm.from),
              goes_back(run) && vm.to == "kept" ? "back" : or_dash(vm.to),
-             style.outcome(vm.outcome, outcome_in(run, vm)),
+             style.outcome(vm.outcome, outcome_in(run.kind, vm)),
              milliseconds_or_dash(vm.pause_ms),
              milliseconds_or_dash(vm.total_ms)}
         );
@@ -643,7 +629,19 @@ std::string render_findings(const std::vector<Finding>& findings, const Style& s
     return text + "\n" + std::to_string(bad) + " failed, " + count_of(warned, "warning") + ".\n";
 }
 
-std::string render_progress(const daemon::RunVmView& vm) {
+std::string outcome_in(std::string_view kind, const daemon::RunVmView& vm) {
+    if (vm.outcome.empty()) {
+        return printable(vm.phase) + " …";
+    }
+    if (kind == "revert" && vm.outcome == "upgraded") {
+        return "reverted";
+    }
+    std::string text = printable(vm.outcome);
+    std::replace(text.begin(), text.end(), '_', ' ');
+    return text;
+}
+
+std::string render_progress(std::string_view kind, const daemon::RunVmView& vm) {
     std::array<char, 64> time{};
     const int length = std::snprintf(
         time.data(), time.size(), "%8.3f s  ", static_cast<double>(vm.since_ms) / 1000.0
@@ -653,7 +651,7 @@ std::string render_progress(const daemon::RunVmView& vm) {
     if (vm.outcome.empty()) {
         return line + printable(vm.phase);
     }
-    line += outcome_text(vm);
+    line += outcome_in(kind, vm);
     if (vm.pause_ms) {
         line += ", paused for " + format_milliseconds(*vm.pause_ms);
     }

@@ -85,8 +85,14 @@ struct Finding {
 /// `doctor`: a line for each finding, below each that is not ok what to do, and a total.
 std::string render_findings(const std::vector<Finding>& findings, const Style& style = {});
 
-/// One change of one VM while a run goes on: "  0.412 s  vm1  prepare".
-std::string render_progress(const daemon::RunVmView& vm);
+/// How a VM of a run has ended, or its phase: "rolled back"; one that a revert has moved is
+/// "reverted".
+///
+/// @param kind  of the run
+std::string outcome_in(std::string_view kind, const daemon::RunVmView& vm);
+
+/// One change of one VM while a run of that kind goes on: "  0.412 s  vm1  prepare".
+std::string render_progress(std::string_view kind, const daemon::RunVmView& vm);
 
 /// `selftest`: what has begun, and how it ended.
 std::string render_selftest_begin(const daemon::SelftestView& selftest);

@@ -53,6 +53,15 @@ TEST_CASE("a live run has a line for each VM and a total", "[ctl][live]") {
     CHECK(lines.back() == "2 of 3 VMs done, 1 not as wanted  2.2 s");
 }
 
+TEST_CASE("a VM that a live revert has moved was reverted", "[ctl][live]") {
+    LiveView view;
+    auto run = make_run(1);
+    run.kind = "revert";
+    view.on_run(run);
+    view.on_vm(make_vm("vm0", "upgraded", "upgraded"), 1000ms);
+    CHECK(view.lines(80, 24, 1000ms).front() == "  vm0  reverted");
+}
+
 TEST_CASE("a live run never has more lines or columns than the terminal", "[ctl][live]") {
     LiveView view({true});
     view.on_run(make_run(1000));

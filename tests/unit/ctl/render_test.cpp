@@ -270,10 +270,11 @@ TEST_CASE("a progress line has time, VM and phase", "[ctl][render]") {
     vm.vm = "vm1";
     vm.phase = "prepare";
     vm.since_ms = 412;
-    CHECK(render_progress(vm) == "   0.412 s  vm1  prepare");
+    CHECK(render_progress("upgrade", vm) == "   0.412 s  vm1  prepare");
     vm.outcome = "upgraded";
     vm.pause_ms = 3.0;
-    CHECK(render_progress(vm) == "   0.412 s  vm1  upgraded, paused for 3.0 ms");
+    CHECK(render_progress("upgrade", vm) == "   0.412 s  vm1  upgraded, paused for 3.0 ms");
+    CHECK(render_progress("revert", vm) == "   0.412 s  vm1  reverted, paused for 3.0 ms");
 }
 
 TEST_CASE("a problem says what is true and what to do", "[ctl][render]") {
