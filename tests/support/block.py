@@ -14,6 +14,7 @@ import threading
 import time
 
 from case import tool
+from pair import wait_for
 
 # What the two bases say in another way, and what grows by itself
 _DROPPED = {"actual-size", "active", "children", "format-specific", "dirty-flag", "io-status", "limits"}
@@ -52,19 +53,28 @@ def nodes(vm):
     return found
 
 
-def _io(vm, name, command):
+def _io(vm, name, command, done):
+    """Fails unless QEMU says that it is done, and nothing else. It says so in its log: the monitor's answer is empty."""
     line = f'qemu-io -d {_entry(vm, name)["qdev"]} "{command}"'
+    before = vm.log_path.stat().st_size
     said = vm.qmp.execute("human-monitor-command", {"command-line": line})
-    if "error" in said.lower() or "fail" in said.lower() or "invalid" in said.lower():
-        raise AssertionError(f"{line}: {said}")
+
+    def logged():
+        with open(vm.log_path, "rb") as log:
+            log.seek(before)
+            return log.read().decode(errors="replace")
+
+    wait_for(lambda: " ops; " in logged(), 10, f"{line} is done: {said}")
+    if done not in logged() or "fail" in logged().lower() or "error" in (said + logged()).lower():
+        raise AssertionError(f"{line}: {said}{logged()}")
 
 
 def write(vm, name, pattern, offset, size=65536):
-    _io(vm, name, f"write -P {pattern} {offset} {size}")
+    _io(vm, name, f"write -P {pattern} {offset} {size}", f"wrote {size}/{size} bytes at offset {offset}\n")
 
 
 def verify(vm, name, pattern, offset, size=65536):
-    _io(vm, name, f"read -P {pattern} {offset} {size}")
+    _io(vm, name, f"read -P {pattern} {offset} {size}", f"read {size}/{size} bytes at offset {offset}\n")
 
 
 def create(path, size="16M", *, format="qcow2", backing=None, backing_format="qcow2", options=()):

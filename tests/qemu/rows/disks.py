@@ -905,6 +905,41 @@ class Resized(Row):
         os.truncate(self.path, 5 << 20)
 
 
+class Exchanged(Row):
+    """Each image still has a name that the VM knows: only the block nodes tell that it is another's."""
+
+    thing = "two disk images of one VM whose names were exchanged while it runs"
+    means = "refused: a new QEMU would exchange the disks"
+    group = "disks-exchanged"
+
+    def refused_by(self, source, target):
+        return "shape-differs"
+
+    def arguments(self, rig):
+        self.paths = [create(rig.folder / name, size="1M", format="raw") for name in ("one.raw", "other.raw")]
+        drives = [f"file={path},format=raw,if=virtio" for path in self.paths]
+        return ["-drive", drives[0], "-drive", drives[1]]
+
+    def begin(self, vm):
+        one, other = self.paths
+        aside = one.with_suffix(".aside")
+        one.rename(aside)
+        other.rename(one)
+        aside.rename(other)
+
+
+class ExchangedLinks(Exchanged):
+    thing = "two disk images, qcow2 and read-only, behind symbolic links that were exchanged while the VM runs"
+    group = "disks-exchanged-links"
+
+    def arguments(self, rig):
+        self.paths = [rig.folder / "link-one", rig.folder / "link-other"]
+        for path in self.paths:
+            path.symlink_to(create(path.with_suffix(".img"), size="1M"))
+        drives = [f"file={path},format=qcow2,if=virtio" for path in self.paths]
+        return ["-drive", drives[0] + ",readonly=on", "-drive", drives[1] + ",readonly=on"]
+
+
 class BlockedDisk(Blocked):
     group = "disks-blocked"
 
