@@ -23,7 +23,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kGrace{150};       // for VMs that did not answer the last time
 constexpr milliseconds kFreshEnough{200}; // an answer so young is not asked for again
-constexpr milliseconds kTurn{20};         // who looks waits so long for VMs that are not asked yet
+constexpr milliseconds kTurn{10};         // who looks waits so long for VMs that are not asked yet
 constexpr milliseconds kRest{250};        // and they wait so long for the answer to go out
 constexpr milliseconds kAllAreAsked{30'000};
 constexpr std::size_t kMaxSockets = 10'000;
