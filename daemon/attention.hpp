@@ -26,7 +26,8 @@ struct RunRow {
 
 class Attention {
 public:
-    /// A VM of a run has its outcome. Told of all, in the order in which they came.
+    /// A VM of a run has its outcome. Told of all, in the order in which they came; again of those
+    /// that were told already, after a new start.
     /// @return  the row that is settled by that: nothing is left to do of what it says
     std::optional<RunRow> on_end(const RunView& run, std::size_t number);
 

@@ -181,12 +181,9 @@ class ReplacedImage(LostImage):
         self.replacement().rename(self.path)
 
 
-class ReplacedReadOnly(LostImage):
+class ReplacedReadOnly(ReplacedImage):
     thing = "read-only disk image that another file was renamed over since the start"
-    flags = ",readonly=on"
-
-    def take_away(self):
-        self.replacement().rename(self.path)
+    format, flags = "raw", ",readonly=on"
 
 
 class MovedImage(LostImage):
