@@ -11,13 +11,16 @@ bool needs_somebody(const RunVmView& vm) {
 }
 
 /// The VM is where it was to go, or known to be where it was.
-bool is_well_again(const RunView& run, const RunVmView& vm) {
+/// @param upgrade  id of the upgrade that left something
+bool is_well_again(const RunView& run, const RunVmView& vm, const std::string& upgrade) {
     // why: whoever names a VM, and finds it on the release that he wants, has looked at it; one
     // that was found by a run over all VMs, nobody has.
     const bool is_wanted_there = vm.outcome == "unchanged" && !run.dry_run && run.request &&
                                  !run.request->all && !run.request->vms.empty();
-    return vm.outcome == "upgraded" || is_wanted_there ||
-           (run.kind == "recovery" && vm.outcome == "rolled_back");
+    // why: a recovery may also be that of a rehearsal, or of a way back that did not come about.
+    const bool is_undone =
+        run.kind == "recovery" && vm.outcome == "rolled_back" && vm.upgrade == upgrade;
+    return vm.outcome == "upgraded" || is_wanted_there || is_undone;
 }
 
 AttentionView make_attention(const RunView& run, const RunVmView& vm) {
@@ -49,19 +52,23 @@ std::optional<RunRow> Attention::remove(std::string_view vm) {
 
 std::optional<RunRow> Attention::on_end(const RunView& run, std::size_t number) {
     const RunVmView& vm = run.vms[number];
-    const bool is_new = needs_somebody(vm) && !vm.settled;
-    if (!is_new && !is_well_again(run, vm)) {
-        return std::nullopt;
-    }
     const auto known = entries_.find(vm.vm);
-    if (is_new && known != entries_.end() && known->second.view.run == run.id &&
-        known->second.number == number) {
-        return std::nullopt; // told again, as a new start does
+    if (!needs_somebody(vm) || vm.settled) {
+        const bool is_over =
+            known != entries_.end() && is_well_again(run, vm, known->second.upgrade);
+        return is_over ? remove(vm.vm) : std::nullopt;
+    }
+    RunRow row{run.id, number};
+    // why: a new start tells all rows again, and finishes what is left of an upgrade. What that
+    // finds once more has been true since the upgrade.
+    const bool is_told_again = known != entries_.end() && known->second.view.code == vm.code &&
+                               !vm.upgrade.empty() && known->second.upgrade == vm.upgrade;
+    if (is_told_again) {
+        const bool is_same = known->second.view.run == row.run && known->second.number == number;
+        return is_same ? std::nullopt : std::optional(std::move(row));
     }
     std::optional<RunRow> settled = remove(vm.vm);
-    if (is_new) {
-        entries_.emplace(vm.vm, Entry{make_attention(run, vm), number});
-    }
+    entries_.emplace(vm.vm, Entry{make_attention(run, vm), number, vm.upgrade});
     return settled;
 }
 

@@ -28,7 +28,8 @@ class Attention {
 public:
     /// A VM of a run has its outcome. Told of all, in the order in which they came; again of those
     /// that were told already, after a new start.
-    /// @return  the row that is settled by that: nothing is left to do of what it says
+    /// @return  the row that is settled by that: nothing is left to do of what it says, or an older
+    ///          one says it
     std::optional<RunRow> on_end(const RunView& run, std::size_t number);
 
     /// The VM was asked, and no run has it.
@@ -47,6 +48,7 @@ private:
     struct Entry {
         AttentionView view;
         std::size_t number;
+        std::string upgrade; // id
     };
     std::optional<RunRow> remove(std::string_view vm);
 

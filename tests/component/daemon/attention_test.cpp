@@ -73,6 +73,12 @@ TEST_CASE("a VM that needs an operator says so wherever it is shown", "[daemon][
         if (i == 0) {
             CHECK(host.stop_daemon() == 0);
             REQUIRE(host.start_daemon());
+            // what is left of the upgrade is looked at again, and found as it was
+            REQUIRE(wait_until([&] { return host.newest_run() != unwell.run; }));
+            REQUIRE(wait_until([&] {
+                return host.ctl({"status", host.newest_run(), "--once"}).out.find("probe_failed") !=
+                       std::string::npos;
+            }));
         }
     }
 }

@@ -15,6 +15,7 @@ RunView make_run(const std::string& id, const std::string& outcome, const std::s
     run.request->vms = {vm};
     run.vms.emplace_back();
     run.vms.back().vm = vm;
+    run.vms.back().upgrade = id + ".0";
     run.vms.back().outcome = outcome;
     run.vms.back().code = "probe_failed";
     run.vms.back().message = "Look at the guest.";
@@ -55,8 +56,9 @@ TEST_CASE("what a VM needed is over when it is no longer true", "[daemon][attent
         {"upgraded", "upgrade", true, false, true},
         {"upgraded", "revert", false, false, true},
         {"upgraded", "recovery", false, false, true},
-        {"rolled_back", "recovery", false, false, true},
-        {"unchanged", "upgrade", false, false, true}, // it was named, so it is kept
+        {"rolled_back", "recovery of it", false, false, true},
+        {"rolled_back", "recovery", false, false, false}, // of a rehearsal
+        {"unchanged", "upgrade", false, false, true},     // it was named, so it is kept
         {"unchanged", "upgrade", true, false, false},
         {"unchanged", "upgrade", false, true, false},
         {"rolled_back", "upgrade", false, false, false},
@@ -71,6 +73,10 @@ TEST_CASE("what a VM needed is over when it is no longer true", "[daemon][attent
         (void)attention.on_end(make_run("r1", "needs_operator"), 0);
         RunView later = make_run("r2", row.outcome);
         later.kind = row.kind;
+        if (later.kind == "recovery of it") {
+            later.kind = "recovery";
+            later.vms.front().upgrade = "r1.0";
+        }
         later.dry_run = row.is_dry_run;
         later.request->all = row.is_all;
         if (row.is_all) {
@@ -102,6 +108,22 @@ TEST_CASE("a reason that is told twice is not settled by itself", "[daemon][atte
     CHECK_FALSE(attention.on_end(make_run("r1", "needs_operator"), 0));
     CHECK_FALSE(attention.on_end(make_run("r1", "needs_operator"), 0));
     CHECK(attention.find("vm1"));
+}
+
+TEST_CASE("what a recovery finds once more is told since the upgrade", "[daemon][attention]") {
+    Attention attention;
+    CHECK_FALSE(attention.on_end(make_run("r1", "needs_operator"), 0));
+    RunView recovery = make_run("r2", "needs_operator");
+    recovery.kind = "recovery";
+    recovery.vms.front().upgrade = "r1.0";
+    const auto settled = attention.on_end(recovery, 0);
+    REQUIRE(settled);
+    CHECK(settled->run == "r2");
+    CHECK(attention.find("vm1")->run == "r1");
+    // something else
+    recovery.vms.front().code = "split";
+    CHECK(attention.on_end(recovery, 0)->run == "r1");
+    CHECK(attention.find("vm1")->code == "split");
 }
 
 TEST_CASE("a VM that was started again needs nobody", "[daemon][attention]") {
