@@ -186,6 +186,11 @@ std::vector<std::string> find_release_mistakes(const Config& config) {
             mistakes.push_back(file.path + ": " + with_stop(to_text(binary.error())));
             continue;
         }
+        const auto is_qemu = check_is_qemu(**binary);
+        if (is_qemu.has_error()) {
+            mistakes.push_back(file.path + ": " + with_stop(to_text(is_qemu.error())));
+            continue;
+        }
         const auto facts = upgrade::probe_binary(**binary, Deadline::in(kProbeTime));
         if (facts.has_error()) {
             mistakes.push_back(

@@ -83,6 +83,17 @@ std::vector<ReleaseFile> read_release_files(const std::vector<std::string>& fold
     return files;
 }
 
+Result<void> check_is_qemu(const upgrade::PinnedBinary& binary) {
+    if (binary.is_qemu) {
+        return {};
+    }
+    return make_failure(
+        upgrade::Errc::binary_refused,
+        "The binary of the release " + binary.release.name.text() + " (" + binary.release.path +
+            ") is not a QEMU that runs VMs; write the path of a qemu-system-x86_64 in its file."
+    );
+}
+
 Result<void> check_firmware(const upgrade::Release& release) {
     for (const std::string& folder : release.firmware) {
         std::error_code error;

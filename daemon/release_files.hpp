@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/result.hpp"
+#include "upgrade-engine/binary_store.hpp"
 #include "upgrade-engine/release.hpp"
 
 #include <string>
@@ -23,6 +24,10 @@ struct ReleaseFile {
 /// counts; a link to /dev/null there takes the release away. A folder that is missing holds none.
 /// Blocking: reads them
 [[nodiscard]] std::vector<ReleaseFile> read_release_files(const std::vector<std::string>& folders);
+
+/// Whether it is the binary of a QEMU system emulator, whatever it can do.
+/// Errors:   upgrade::Errc::binary_refused
+[[nodiscard]] Result<void> check_is_qemu(const upgrade::PinnedBinary& binary);
 
 /// Whether the folders are there that the release names as firmware.
 /// Errors:   upgrade::Errc::release_invalid, with what is missing

@@ -58,7 +58,10 @@ ReleaseShelf::load(const std::vector<std::string>& folders, const Pinned& before
         auto binary = is_known ? Result<std::shared_ptr<const PinnedBinary>>(known->second)
                                : upgrade::pin_binary(*release);
         const Result<void> firmware = check_firmware(*release);
-        if (binary.has_value() && firmware.has_error()) {
+        const Result<void> is_qemu = binary.has_value() ? check_is_qemu(**binary) : Result<void>();
+        if (is_qemu.has_error()) {
+            binary = is_qemu.error();
+        } else if (binary.has_value() && firmware.has_error()) {
             binary = firmware.error();
         }
         std::string key;

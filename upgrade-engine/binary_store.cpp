@@ -290,6 +290,7 @@ Result<void> read_through(const Release& release, PinnedBinary& binary) {
         size += static_cast<std::int64_t>(chunk->size());
         if (!version) {
             const std::string window = carry + *chunk;
+            binary.is_qemu = binary.is_qemu || window.find(kVersionMark) != std::string::npos;
             version = find_version(window, chunk->size() < kChunkBytes);
             const std::size_t kept = std::min(window.size(), kVersionMark.size() + kVersionBytes);
             carry = window.substr(window.size() - kept);

@@ -26,6 +26,7 @@ struct PinnedBinary {
     std::string sha256;        ///< of its bytes, hex
     std::string build_id;      ///< hex; "" if it has none
     QemuVersion version;       ///< found in the binary, else from the release; may be not known
+    bool is_qemu = false;      ///< it has the words of a QEMU that is asked for its version
     dev_t device = 0;          ///< identity of the file that was checked
     ino_t inode = 0;           ///< identity of the file that was checked
     std::int64_t size = 0;     ///< bytes

@@ -146,7 +146,8 @@ class Releases(DaemonTest):
 
     def compile(self, name, body):
         source = self.folder / f"{name}.c"
-        source.write_text(f"#include <unistd.h>\n#include <stdio.h>\nint main(void) {{ {body} return 0; }}\n")
+        words = 'const char words[] = "QEMU emulator version ";'  # so that only running it tells what it is
+        source.write_text(f"#include <unistd.h>\n#include <stdio.h>\n{words}\nint main(void) {{ {body} return 0; }}\n")
         subprocess.run(["cc", "-w", "-o", self.folder / name, source], check=True)
         return self.folder / name
 
@@ -172,6 +173,8 @@ class Releases(DaemonTest):
             "link": link,
             "hash": {"path": str(qemu), "sha256": "0" * 64},
             "relative": "qemu-system-x86_64",
+            "other program": pathlib.Path("/bin/true").resolve(),
+            "image tool": qemu.with_name("qemu-img"),
         }
         daemon = self.daemon(bad)
         listed = {release["name"]: release for release in daemon.json("releases")["releases"]}
@@ -190,9 +193,7 @@ class Releases(DaemonTest):
         qemu = other(self.vm.base)
         good = {"path": str(find_qemu(qemu))}
         cases = {
-            "true": ({"path": str(pathlib.Path("/bin/true").resolve())}, "", ""),
             "exits": (
-                # which says that it is a QEMU, so that only running it tells
                 {"path": str(self.compile("exits", 'fputs("my last words", stderr); return 9;')), "version": "10.0.99"},
                 "target_died",
                 "my last words",

@@ -136,6 +136,33 @@ class Rollback(QemuTest):
         self.assertLess(vm.serial.longest_gap_ms, 100 + 250 + NOISE_MS)
         vm.check()
 
+    def test_pause_that_was_taken_back_is_told_without_the_flush_before_it(self):
+        vm = self.vm
+        flush_s = 0.7
+        for point in ("source.freeze.stopped", "source.save.begin", "target.load.begin"):
+            with self.subTest(point=point):
+                faults = [("source.flush.done", "slow", flush_s), (point, "fail")]
+                with Upgrade(vm, find_qemu(other(vm.base)), faults=faults) as upgrade:
+                    upgrade.prepare()
+                    began = time.monotonic()
+                    with self.assertRaises(UpgradeFailed):
+                        upgrade.switch(drain_deadline=3000, budget=5000, frozen_lease=8000)
+                    took_ms = (time.monotonic() - began) * 1000
+                # what a target used up, its source still has
+                vm.qmp.execute("x-hot-upgrade-fault", point=point, action="none")
+                timings = vm.qmp.execute("query-hot-upgrade")["timings"]
+                self.assertGreater(took_ms, flush_s * 1000)
+                self.assertGreater(timings["pause"], timings["stop"])
+                self.assertLess(timings["pause"] / 1e6, took_ms - flush_s * 1000)
+                assert_runs_on_one(vm)
+        # a switch that did not come to its pause has none
+        with Upgrade(vm, find_qemu(other(vm.base)), faults=[("source.switch.begin", "fail")]) as upgrade:
+            upgrade.prepare()
+            with self.assertRaises(UpgradeFailed):
+                upgrade.switch()
+        self.assertNotIn("timings", vm.qmp.execute("query-hot-upgrade"))
+        vm.check()
+
     def test_second_upgrade_during_the_first_is_refused_and_changes_nothing(self):
         vm = self.vm
         with Upgrade(vm, find_qemu(other(vm.base))) as first:

@@ -12,7 +12,7 @@ import subprocess
 import time
 
 from case import QemuTest, find_qemu, find_stock, main, note_figures, other
-from daemon import Daemon
+from daemon import Daemon, find_program
 from firmware import FirmwareGuest
 from pair import assert_runs_on_one
 
@@ -161,12 +161,13 @@ class Types(QemuTest):
         left = [path for path in pathlib.Path("/proc").glob("[0-9]*/cmdline") if b"-dump-vmstate" in read(path)]
         self.assertEqual(left, [])
 
-    def test_binary_that_is_no_qemu_is_not_known_and_prepare_says_so(self):
+    def test_binary_that_says_nothing_of_itself_is_not_known_and_prepare_says_so(self):
         vm = self.guest("7.2")
-        daemon = self.daemon(true={"path": "/usr/bin/true", "version": "10.0.13"})
+        silent = find_program("silent-qemu")
+        daemon = self.daemon(silent={"path": str(silent), "version": "10.0.13"})
         for _ in range(3):
-            self.assertEqual(self.check_release(daemon, vm, "true"), {})
-        self.assertEqual(daemon.log().count("asking /usr/bin/true what it is"), 1, daemon.log())
+            self.assertEqual(self.check_release(daemon, vm, "silent"), {})
+        self.assertEqual(daemon.log().count(f"asking {silent} what it is"), 1, daemon.log())
 
 
 def read(path):

@@ -390,6 +390,7 @@ void FakeVm::on_lease_due(std::uint64_t lease) {
 
 void FakeVm::freeze(const json& arguments) {
     source_->runs_guest = false;
+    frozen_at_ = std::chrono::steady_clock::now();
     set_state(FakeSide::source, "frozen");
     set_lease(to_duration(arguments, "frozen-lease", 1'000'000'000));
 }
@@ -458,8 +459,8 @@ void FakeVm::run_step(const std::string& name, const json& arguments, const OnAn
         set_state(FakeSide::target, "loading");
         set_state(FakeSide::target, "loaded");
         source_->timings = make_timings();
-        source_->timings->erase("activate");
-        source_->timings->erase("start");
+        (*source_->timings)["activate"] = 0;
+        (*source_->timings)["start"] = 0;
     } else if (name == "hot-upgrade-takeover" && source_->state == "frozen" && target_->state == "loaded") {
         take_over();
     } else {
@@ -500,6 +501,13 @@ Answer FakeVm::fail_upgrade(const std::string& code, const std::string& phase) {
 }
 
 void FakeVm::end_upgrade(const std::string& code, const std::string& phase) {
+    if (source_->state == "frozen") {
+        using std::chrono::nanoseconds;
+        source_->timings = make_timings();
+        (*source_->timings)["pause"] =
+            std::chrono::duration_cast<nanoseconds>(std::chrono::steady_clock::now() - frozen_at_)
+                .count();
+    }
     set_state(FakeSide::source, "rolling-back");
     ++attempt_;
     target_.reset();

@@ -188,6 +188,7 @@ private:
     std::uint64_t attempt_ = 0; // counts prepares, so that late timers find nothing
     std::uint64_t lease_ = 0;
     std::int64_t prepared_generation_ = 0;
+    std::chrono::steady_clock::time_point frozen_at_; // the last time
 };
 
 /// Reads options from JSON text with the field names of FakeVmOptions; unknown fields are errors.

@@ -28,8 +28,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A program that root owns on every host, in a folder that only root may write.
-constexpr const char* kNewBinary = "/usr/bin/true";
+constexpr const char* kNewBinary = SILENT_QEMU;
 
 std::string read_file(const std::string& path) {
     std::ifstream file(path, std::ios::binary);

@@ -74,6 +74,7 @@ TEST_CASE("a good binary is pinned with hash and version", "[upgrade][binary_sto
     CHECK((*pinned)->fd.get() >= 0);
     CHECK((*pinned)->sha256.size() == 64);
     CHECK((*pinned)->version == QemuVersion{10, 0, 13});
+    CHECK((*pinned)->is_qemu);
     CHECK(check_unchanged(**pinned).has_value());
 }
 
@@ -89,6 +90,7 @@ TEST_CASE("the version is found wherever it lies", "[upgrade][binary_store]") {
         const auto pinned = pin_binary(make_release(path));
         REQUIRE(pinned.has_value());
         CHECK((*pinned)->version == QemuVersion{10, 0, 13});
+        CHECK((*pinned)->is_qemu);
     }
 }
 
@@ -103,6 +105,7 @@ TEST_CASE(
     const auto pinned = pin_binary(release);
     REQUIRE(pinned.has_value());
     CHECK((*pinned)->version == QemuVersion{7, 2, 22});
+    CHECK_FALSE((*pinned)->is_qemu);
     CHECK_FALSE((*pinned)->build_id.empty());
 }
 
