@@ -35,18 +35,10 @@ private:
     }
 };
 
-std::unique_ptr<spdlog::formatter> make_formatter() {
-    auto formatter = std::make_unique<spdlog::pattern_formatter>();
-    formatter->add_flag<PriorityFlag>('J');
-    const bool is_journal = std::getenv("JOURNAL_STREAM") != nullptr;
-    formatter->set_pattern(is_journal ? "%J%v" : "%Y-%m-%dT%H:%M:%S.%e%z %l: %v");
-    return formatter;
-}
-
 spdlog::logger make_logger() {
     auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
     spdlog::logger logger("qhup", std::move(sink));
-    logger.set_formatter(make_formatter());
+    logger.set_formatter(make_log_formatter());
     logger.flush_on(spdlog::level::info);
     return logger;
 }
@@ -62,6 +54,14 @@ spdlog::level::level_enum to_level(Severity severity) {
 }
 
 } // namespace
+
+std::unique_ptr<spdlog::formatter> make_log_formatter() {
+    auto formatter = std::make_unique<spdlog::pattern_formatter>();
+    formatter->add_flag<PriorityFlag>('J');
+    const bool is_journal = std::getenv("JOURNAL_STREAM") != nullptr;
+    formatter->set_pattern(is_journal ? "%J%v" : "%Y-%m-%dT%H:%M:%S.%e%z %l: %v");
+    return formatter;
+}
 
 spdlog::logger& log() {
     static spdlog::logger logger = make_logger();
@@ -79,7 +79,7 @@ Result<void> setup_log(std::string_view level) {
     };
     for (const auto& [name, value] : levels) {
         if (name == level) {
-            log().set_formatter(make_formatter());
+            log().set_formatter(make_log_formatter());
             log().set_level(value);
             return {};
         }

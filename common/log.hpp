@@ -12,6 +12,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <memory>
 #include <string_view>
 
 namespace qhup {
@@ -25,6 +26,9 @@ namespace qhup {
 /// @param level  critical, error, warn, info or debug
 /// Errors:       Errc::invalid_argument for another level name; nothing changes then
 [[nodiscard]] Result<void> setup_log(std::string_view level);
+
+/// How the log writes a line, as setup_log() says.
+[[nodiscard]] std::unique_ptr<spdlog::formatter> make_log_formatter();
 
 /// Logs a failure at the level that its severity asks for.
 void log_failure(std::string_view doing, const Failure& failure);

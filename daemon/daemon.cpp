@@ -10,10 +10,10 @@
 #include "daemon/api_server.hpp"
 #include "daemon/config_check.hpp"
 #include "daemon/event_hub.hpp"
-#include "daemon/journald_sink.hpp"
 #include "daemon/listen_fds.hpp"
 #include "daemon/log_events.hpp"
 #include "daemon/metrics.hpp"
+#include "daemon/queued_sink.hpp"
 #include "daemon/release_shelf.hpp"
 #include "daemon/selftests.hpp"
 #include "daemon/systemd_notify.hpp"
@@ -395,9 +395,7 @@ int run_daemon(const Config& config, ConfigSource source, std::string fault) {
     std::signal(SIGXFSZ, SIG_IGN); // a limit for files is an error of the journal, not our end
     raise_descriptor_limit();
     auto sockets = take_listen_fds();
-    if (is_logged_by_journald()) {
-        log_to_journald();
-    }
+    queue_log();
     namespace fs = std::filesystem;
     for (const std::string& folder : {config.control_dir, config.state_dir}) {
         std::error_code error;

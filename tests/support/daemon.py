@@ -103,6 +103,14 @@ class Daemon:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self):
+        # who logs does not wait until it is written, so what was logged may be on its way still
+        before, text = None, self._read_log()
+        while before != text:
+            time.sleep(0.02)
+            before, text = text, self._read_log()
+        return text
+
+    def _read_log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     # -- qhupd-ctl

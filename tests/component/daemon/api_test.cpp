@@ -2,7 +2,10 @@
 #include "tests/component/daemon/harness.hpp"
 #include "tests/support/catch.hpp"
 
+#include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -175,4 +178,30 @@ TEST_CASE("a release whose binary must not be used says so", "[daemon][api]") {
         CHECK(has(bare.err, "there is no folder /nope"));
         CHECK_FALSE(has(bare.err, ".."));
     }
+}
+
+TEST_CASE("a log that nobody reads keeps nobody waiting", "[daemon][api]") {
+    // given: standard error is a pipe of one page, which is never emptied
+    Host host(1);
+    const std::string path = host.dir() / "log";
+    REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+    const int pipe = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+    REQUIRE(pipe >= 0);
+    REQUIRE(::fcntl(pipe, F_SETPIPE_SZ, 4096) == 4096);
+    host.serve();
+    host.wrapper = {"/bin/sh", "-c", "exec \"$0\" \"$@\" 2>" + path};
+    REQUIRE(host.start_daemon());
+
+    // when: far more is logged than the pipe takes
+    for (int i = 0; i < 60; ++i) {
+        CHECK(host.ctl({"hold", "vm0", "--reason", "number " + std::to_string(i)}).status == 0);
+    }
+
+    // then
+    int waiting = 0;
+    REQUIRE(::ioctl(pipe, FIONREAD, &waiting) == 0);
+    CHECK(waiting > 3500); // it is full
+    CHECK(host.ctl({"list"}).status == 0);
+    CHECK(host.stop_daemon() == 0);
+    ::close(pipe);
 }

@@ -22,6 +22,7 @@
 #include <iterator>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 namespace qhup::test {
 namespace {
@@ -241,7 +242,13 @@ std::string Host::journal_log() const {
 }
 
 std::string Host::daemon_log() const {
-    return read_file(dir_ / "daemon.log");
+    // why: who logs does not wait until it is written, so what was logged may be on its way still.
+    std::string text = read_file(dir_ / "daemon.log");
+    for (std::string before = text + "."; before != text;) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        before = std::exchange(text, read_file(dir_ / "daemon.log"));
+    }
+    return text;
 }
 
 pid_t Host::start_ctl(std::vector<std::string> arguments) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "common/log_fields.hpp"
-#include "daemon/journald_sink.hpp"
+#include "daemon/queued_sink.hpp"
 #include "tests/support/catch.hpp"
 
 #include <spdlog/logger.h>
@@ -25,12 +25,12 @@ struct FakeJournald {
     bool has_begun = false;
     std::vector<std::vector<std::string>> taken;
 
-    bool take(const std::vector<std::string>& fields) {
+    bool take(const QueuedMessage& message) {
         std::unique_lock lock(mutex);
         has_begun = true;
         changed.notify_all();
         changed.wait(lock, [this] { return !is_stuck; });
-        taken.push_back(fields);
+        taken.push_back(to_journald_fields(message));
         return true;
     }
     void set_stuck(bool stuck) {
@@ -52,8 +52,8 @@ bool has(const std::vector<std::string>& fields, const std::string& field) {
 
 TEST_CASE("journald gets priority, text and fields", "[daemon][log]") {
     const auto journald = std::make_shared<FakeJournald>();
-    const auto sink = std::make_shared<JournaldSink>([journald](const auto& fields) {
-        return journald->take(fields);
+    const auto sink = std::make_shared<QueuedSink>([journald](const auto& message) {
+        return journald->take(message);
     });
     spdlog::logger logger("test", sink);
     {
@@ -76,8 +76,8 @@ TEST_CASE(
 ) {
     const auto journald = std::make_shared<FakeJournald>();
     journald->set_stuck(true);
-    const auto sink = std::make_shared<JournaldSink>(
-        [journald](const auto& fields) { return journald->take(fields); }, 10
+    const auto sink = std::make_shared<QueuedSink>(
+        [journald](const auto& message) { return journald->take(message); }, 10
     );
     spdlog::logger logger("test", sink);
     logger.info("first");
