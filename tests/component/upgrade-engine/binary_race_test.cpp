@@ -57,7 +57,11 @@ private:
                 SYS_renameat2, AT_FDCWD, a_.c_str(), AT_FDCWD, b_.c_str(), RENAME_EXCHANGE
             );
             swaps_ += failed == 0 ? 1 : 0;
-            std::this_thread::sleep_for(std::chrono::microseconds(random() % 400));
+            const auto next =
+                std::chrono::steady_clock::now() + std::chrono::microseconds(random() % 400);
+            while (std::chrono::steady_clock::now() < next) {
+                std::this_thread::yield();
+            }
         }
     }
 
