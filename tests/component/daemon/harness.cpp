@@ -243,11 +243,12 @@ std::string Host::journal_log() const {
 
 std::string Host::daemon_log() const {
     // why: who logs does not wait until it is written, so what was logged may be on its way still.
-    std::string text = read_file(dir_ / "daemon.log");
-    for (std::string before = text + "."; before != text;) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
-        before = std::exchange(text, read_file(dir_ / "daemon.log"));
-    }
+    std::string text;
+    wait_until([&] {
+        const std::string before = std::exchange(text, read_file(dir_ / "daemon.log"));
+        ::poll(nullptr, 0, 20);
+        return before == text && !text.empty();
+    });
     return text;
 }
 

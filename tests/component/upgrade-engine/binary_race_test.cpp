@@ -58,7 +58,7 @@ private:
             );
             swaps_ += failed == 0 ? 1 : 0;
             const auto next =
-                std::chrono::steady_clock::now() + std::chrono::microseconds(random() % 400);
+                std::chrono::steady_clock::now() + std::chrono::microseconds(random() % 1000);
             while (std::chrono::steady_clock::now() < next) {
                 std::this_thread::yield();
             }
