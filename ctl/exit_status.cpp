@@ -72,7 +72,7 @@ ExitStatus exit_status_of(const std::vector<daemon::CheckView>& checks) {
     ExitStatus worst = ExitStatus::nothing_to_do;
     for (const daemon::CheckView& check : checks) {
         const ExitStatus status = check.can_upgrade ? ExitStatus::ok
-                                  : check.code == "already_on_release"
+                                  : check.code == "already_on_release" || check.code == "skipped"
                                       ? ExitStatus::nothing_to_do
                                       : status_of_refusal(check.code, {});
         worst = badness(status) > badness(worst) ? status : worst;

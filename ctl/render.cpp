@@ -403,6 +403,10 @@ std::string render_checks(const std::vector<daemon::CheckView>& checks, const St
             text += "runs " + or_dash(check.to) + " already.\n";
             continue;
         }
+        if (check.code == "skipped") {
+            text += "is left out: " + sentence(check.message) + "\n";
+            continue;
+        }
         text += style.warn("cannot be upgraded") + " to " + or_dash(check.to);
         const bool is_repeated = check.message.empty() || !check.blockers.empty();
         text += is_repeated ? ".\n" : ": " + sentence(check.message) + "\n";

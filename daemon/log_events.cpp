@@ -38,6 +38,18 @@ void add_id(std::vector<LogField>& fields, std::string_view event) {
     }
 }
 
+std::string deciding_phase(const RunVmView& vm) {
+    if (vm.outcome.empty() || vm.steps.empty()) {
+        return vm.phase;
+    }
+    const bool is_success =
+        vm.outcome == "upgraded" || vm.outcome == "rehearsed" || vm.outcome == "checked";
+    const auto bad = std::find_if(vm.steps.rbegin(), vm.steps.rend(), [](const StepView& step) {
+        return !step.outcome.empty() && step.outcome != "ok";
+    });
+    return is_success || bad == vm.steps.rend() ? vm.steps.back().phase : bad->phase;
+}
+
 } // namespace
 
 std::vector<LogField> run_fields(std::string_view event, const RunView& run) {
@@ -54,7 +66,7 @@ std::vector<LogField> outcome_fields(const std::string& run, const RunVmView& vm
     std::vector<LogField> fields{
         {"QHUPD_VM", vm.vm},
         {"QHUPD_RUN", run},
-        {"QHUPD_PHASE", vm.phase},
+        {"QHUPD_PHASE", deciding_phase(vm)},
         {"QHUPD_OUTCOME", vm.outcome},
     };
     if (!vm.code.empty()) {

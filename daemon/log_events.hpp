@@ -29,7 +29,8 @@ std::string_view message_id_of(std::string_view name) noexcept;
 std::vector<LogField> run_fields(std::string_view event, const RunView& run);
 
 /// Fields of a message about what became of a VM: QHUPD_VM, QHUPD_RUN, QHUPD_PHASE, QHUPD_OUTCOME,
-/// QHUPD_CODE and, if it was paused, QHUPD_PAUSE_US.
+/// QHUPD_CODE and, if it was paused, QHUPD_PAUSE_US. The phase of one that has its outcome is that
+/// which decided it: of a success the last, else the last that did not go well.
 std::vector<LogField> outcome_fields(const std::string& run, const RunVmView& vm);
 
 } // namespace qhup::daemon

@@ -16,16 +16,30 @@ namespace {
 constexpr int kOk = 200;
 constexpr std::size_t kAskedAtOnce = 8; // the daemon has room for some others beside us
 
-/// The names to check: those that were given, or all that the daemon knows.
-Result<std::vector<std::string>> selected_names(const nlohmann::json& vms) {
+/// Which VMs a run over all would begin, and what is said of the others.
+struct Selected {
     std::vector<std::string> names;
-    const auto found = vms.find("vms");
-    if (found != vms.end() && found->is_array()) {
-        for (const auto& vm : *found) {
-            names.push_back(daemon::vm_from_json(vm).name);
+    std::vector<daemon::CheckView> left_out;
+};
+
+Selected select_all(const nlohmann::json& list, const std::string& to) {
+    Selected selected;
+    for (const nlohmann::json& document : daemon::read::elements(list, "vms")) {
+        const daemon::VmView vm = daemon::vm_from_json(document);
+        const auto out = left_out_of_all(document);
+        if (!out) {
+            selected.names.push_back(vm.name);
+            continue;
         }
+        daemon::CheckView check;
+        check.vm = vm.name;
+        check.from = vm.version;
+        check.to = to;
+        check.code = out->code;
+        check.message = out->reason;
+        selected.left_out.push_back(std::move(check));
     }
-    return names;
+    return selected;
 }
 
 /// What to exit with if the daemon has no release of the wanted name.
@@ -94,7 +108,7 @@ get_checks(const Client& client, const Options& options, const std::vector<std::
 }
 
 ExitStatus run_check(Client& client, const Options& options) {
-    std::vector<std::string> names = options.vms;
+    Selected selected{options.vms, {}};
     if (options.all) {
         const auto reply = client.request("GET", vms_target(options));
         if (reply.has_error()) {
@@ -107,23 +121,27 @@ ExitStatus run_check(Client& client, const Options& options) {
         if (reply->status != kOk) {
             return report(options, *reply);
         }
-        names = *selected_names(*body);
+        selected = select_all(*body, options.to);
     }
-    if (names.empty()) {
+    if (selected.names.empty()) {
         // why: a release that does not exist is said also where there is no VM to check.
         const auto problem = find_unknown_release(client, options);
         if (problem) {
             return *problem;
         }
     }
-    const auto answers = get_checks(client, options, names);
+    const auto answers = get_checks(client, options, selected.names);
     if (const auto* failed = std::get_if<ExitStatus>(&answers)) {
         return *failed;
     }
-    const auto& bodies = std::get<nlohmann::json>(answers);
+    auto bodies = std::get<nlohmann::json>(answers);
     std::vector<daemon::CheckView> checks;
     for (const nlohmann::json& body : bodies) {
         checks.push_back(daemon::check_from_json(body));
+    }
+    for (const daemon::CheckView& out : selected.left_out) {
+        checks.push_back(out);
+        bodies.push_back(daemon::to_json(out));
     }
     const nlohmann::json document = {{"checks", bodies}};
     print_document(options, document, [&] { return render_checks(checks, output_style(options)); });

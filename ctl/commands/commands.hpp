@@ -9,6 +9,7 @@
 #include "ctl/command_line.hpp"
 #include "ctl/exit_status.hpp"
 #include "ctl/manual.hpp"
+#include "ctl/plan.hpp"
 #include "ctl/progress.hpp"
 
 #include <nlohmann/json_fwd.hpp>
@@ -63,6 +64,10 @@ std::vector<ManualEntry> get_manual(const Client& client);
 ///
 /// @return  none: go on; else what to end with, and the reason has been told
 std::optional<ExitStatus> confirm(Client& client, const Options& options);
+
+/// Why a run over all VMs leaves this one out, with the code "skipped"; none: it does not.
+/// @param vm  as the daemon lists it
+std::optional<UnplannedVm> left_out_of_all(const nlohmann::json& vm);
 
 /// What the daemon says of each VM and the release, in the order of the names; several are asked at
 /// once. The reason of a failure has been told.

@@ -71,24 +71,6 @@ void add_known(PlannedVm& planned, const KnownVm& vm, const Options& options) {
     planned.policy_budget_ms = number_of(member(policy, "pause_budget_ms"));
 }
 
-/// Why a run over all VMs leaves this one out; none: it does not.
-std::optional<UnplannedVm> left_out_of_all(const KnownVm& vm) {
-    const json& skip = member(member(vm.document, "policy"), "skip");
-    if (skip.is_boolean() && skip.get<bool>()) {
-        return UnplannedVm{
-            vm.view.name,
-            "skipped",
-            "the configuration leaves it out of runs over all VMs; its name includes it"};
-    }
-    if (vm.view.hold) {
-        return UnplannedVm{vm.view.name, "skipped", render_hold(*vm.view.hold)};
-    }
-    if (vm.view.stale) {
-        return UnplannedVm{vm.view.name, "skipped", vm.view.reason};
-    }
-    return std::nullopt;
-}
-
 std::string stages_of(const Options& options) {
     std::string text;
     if (options.canaries > 0) {
@@ -140,7 +122,7 @@ std::variant<Plan, ExitStatus> plan_move(Client& client, const Options& options)
     const std::vector<KnownVm> known = vms_of(std::get<json>(list));
     if (options.all) {
         for (const KnownVm& vm : known) {
-            if (auto out = left_out_of_all(vm)) {
+            if (auto out = left_out_of_all(vm.document)) {
                 plan.left_out.push_back(std::move(*out));
             } else {
                 names.push_back(vm.view.name);
@@ -317,6 +299,24 @@ bool is_yes_said() {
 }
 
 } // namespace
+
+std::optional<UnplannedVm> left_out_of_all(const json& document) {
+    const daemon::VmView vm = daemon::vm_from_json(document);
+    const json& skip = member(member(document, "policy"), "skip");
+    if (skip.is_boolean() && skip.get<bool>()) {
+        return UnplannedVm{
+            vm.name,
+            "skipped",
+            "the configuration leaves it out of runs over all VMs; its name includes it"};
+    }
+    if (vm.hold) {
+        return UnplannedVm{vm.name, "skipped", render_hold(*vm.hold)};
+    }
+    if (vm.stale) {
+        return UnplannedVm{vm.name, "skipped", vm.reason};
+    }
+    return std::nullopt;
+}
 
 std::optional<ExitStatus> confirm(Client& client, const Options& options) {
     if (options.yes || options.dry_run) {

@@ -85,6 +85,41 @@ TEST_CASE("the VM that a priority makes the first of its kind is rehearsed", "[d
     CHECK(vm_of(json::parse(ran.out), "vm1").at("rehearsal").at("result") == "passed");
 }
 
+TEST_CASE("check says of all VMs what a dry run over all does", "[daemon][policy]") {
+    struct Row {
+        const char* why;
+        const char* policy;
+        bool is_held;
+        std::size_t vms;
+        int status;
+    };
+    const Row rows[] = {
+        {"one is left out by the configuration", "skip = true", false, 1, 2},
+        {"one is held", "priority = 1", true, 1, 2},
+        {"one of two is left out", "skip = true", false, 2, 0},
+        {"one of two is held", "priority = 1", true, 2, 0},
+        {"none is left out", "priority = 1", false, 2, 0},
+    };
+    for (const Row& row : rows) {
+        INFO(row.why);
+        Host host(row.vms);
+        host.extra_sections = std::string("[[policy]]\nvms = [\"vm0\"]\n") + row.policy + "\n";
+        host.serve();
+        REQUIRE(host.start_daemon());
+        if (row.is_held) {
+            REQUIRE(host.ctl({"hold", "vm0", "--reason", "a backup"}).status == 0);
+        }
+        const bool is_left_out = row.is_held || std::string(row.policy) == "skip = true";
+        const Ran dry = host.ctl({"upgrade", "--all", "--to", "new", "--dry-run"});
+        const Ran check = host.ctl({"check", "--all", "--to", "new"});
+        CHECK(dry.status == row.status);
+        CHECK(check.status == row.status);
+        CHECK((check.out.find("vm0: is left out: ") != std::string::npos) == is_left_out);
+        // by its name it is judged
+        CHECK(host.ctl({"check", "vm0", "--to", "new"}).status == (row.is_held ? 6 : 0));
+    }
+}
+
 TEST_CASE("a VM that is skipped is upgraded only by its name", "[daemon][policy]") {
     Host host(2);
     host.extra_sections = "[[policy]]\nvms = [\"vm1\"]\nskip = true\n";

@@ -43,13 +43,14 @@ TEST_CASE(
 ) {
     RunVmView vm;
     vm.vm = "web";
-    vm.phase = "committed";
+    vm.phase = "upgraded";
     vm.outcome = "upgraded";
+    vm.steps = {{"switch_over", 10, "declined"}, {"switch_over", 20, "ok"}, {"commit", 30, "ok"}};
     vm.pause_ms = 12.3456;
     auto fields = outcome_fields("r7", vm);
     CHECK(value_of(fields, "QHUPD_VM") == "web");
     CHECK(value_of(fields, "QHUPD_RUN") == "r7");
-    CHECK(value_of(fields, "QHUPD_PHASE") == "committed");
+    CHECK(value_of(fields, "QHUPD_PHASE") == "commit");
     CHECK(value_of(fields, "QHUPD_PAUSE_US") == "12346");
     CHECK(value_of(fields, "QHUPD_CODE") == "none");
     CHECK(value_of(fields, "MESSAGE_ID") == message_id_of("upgraded"));
@@ -60,6 +61,24 @@ TEST_CASE(
     CHECK(value_of(fields, "QHUPD_PAUSE_US") == "none");
     CHECK(value_of(fields, "QHUPD_CODE") == "x");
     CHECK(value_of(fields, "MESSAGE_ID") == "none");
+}
+
+TEST_CASE("the phase of a message is the one that decided the outcome", "[daemon][log]") {
+    RunVmView vm;
+    vm.phase = "prepare";
+    vm.steps = {{"preflight", 1, "ok"}, {"prepare", 2, ""}};
+    CHECK(value_of(outcome_fields("r7", vm), "QHUPD_PHASE") == "prepare"); // it is there
+    vm.phase = "rolled_back";
+    vm.outcome = "rolled_back";
+    vm.steps = {{"prepare", 2, "ok"}, {"switch_over", 3, "failed"}, {"rolling_back", 4, "ok"}};
+    CHECK(value_of(outcome_fields("r7", vm), "QHUPD_PHASE") == "switch_over");
+    vm.outcome = "needs_operator";
+    vm.steps.back().outcome = "unknown";
+    CHECK(value_of(outcome_fields("r7", vm), "QHUPD_PHASE") == "rolling_back");
+    vm.outcome = "skipped";
+    vm.phase = "refused";
+    vm.steps.clear();
+    CHECK(value_of(outcome_fields("r7", vm), "QHUPD_PHASE") == "refused"); // no step was begun
 }
 
 TEST_CASE("fields hold for the messages of their scope", "[daemon][log]") {
