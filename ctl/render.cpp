@@ -501,41 +501,11 @@ std::string render_stage(const daemon::StageView& stage) {
     return text + ".\n";
 }
 
-namespace {
-
-/// What became of the VMs of a run is newer than the request, also where both came at once and were
-/// noted the other way round.
-void put_requests_first(std::vector<daemon::HistoryView>& newest_first) {
-    std::map<std::string, std::size_t> ends; // of each run, the oldest
-    for (std::size_t i = 0; i < newest_first.size(); ++i) {
-        if (newest_first[i].action == to_string(daemon::HistoryAction::vm_ended)) {
-            ends[newest_first[i].run] = i;
-        }
-    }
-    for (std::size_t i = newest_first.size(); i-- > 0;) {
-        const daemon::HistoryView& entry = newest_first[i];
-        const auto end = ends.find(entry.run);
-        const bool is_request = entry.action == to_string(daemon::HistoryAction::run_requested);
-        if (is_request && end != ends.end() && i < end->second) {
-            const std::size_t last = end->second;
-            const auto from = newest_first.begin() + static_cast<std::ptrdiff_t>(i);
-            const auto to = newest_first.begin() + static_cast<std::ptrdiff_t>(last) + 1;
-            std::rotate(from, from + 1, to);
-            for (auto& [run, index] : ends) {
-                index -= index > i && index <= last ? 1 : 0;
-            }
-        }
-    }
-}
-
-} // namespace
-
 std::vector<daemon::HistoryView> choose_history(
     std::vector<daemon::HistoryView> newest_first,
     const std::vector<std::string>& vms,
     std::size_t limit
 ) {
-    put_requests_first(newest_first);
     std::map<std::string, daemon::AskerView> askers; // by run
     for (const daemon::HistoryView& entry : newest_first) {
         if (entry.action == to_string(daemon::HistoryAction::run_requested) && entry.by) {

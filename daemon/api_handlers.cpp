@@ -291,16 +291,16 @@ awaitable<ApiReply> ApiHandlers::answer(PostRun /*route*/, const ApiRequest& req
     entry.message = describe(*parsed);
     entry.allow = parsed->allow;
     entry.to = parsed->to;
-    auto started = co_await runs_.start(std::move(*parsed), request.uid);
+    auto starting = runs_.start(std::move(*parsed), request.uid, entry);
+    auto started = co_await std::move(starting);
     if (const auto* problem = std::get_if<Problem>(&started)) {
         entry.code = problem->code;
         co_await runs_.record(std::move(entry));
         co_return make_reply(*problem);
     }
     const auto& begun = std::get<UpgradeRuns::Started>(started);
-    if (begun.is_new) {
-        entry.run = begun.run.id;
-        co_await runs_.record(std::move(entry));
+    if (begun.entry) {
+        co_await runs_.sign(*begun.entry);
     }
     co_return make_document(begun.run, begun.is_new ? 202 : 200);
 }

@@ -137,6 +137,17 @@ const HistoryView& History::add(HistoryView entry) {
     return entries_.back();
 }
 
+const HistoryView* History::name_asker(std::uint64_t id, std::string user) {
+    const auto entry = std::find_if(entries_.begin(), entries_.end(), [id](const auto& each) {
+        return each.id == id;
+    });
+    if (entry == entries_.end() || !entry->by) {
+        return nullptr;
+    }
+    entry->by->user = std::move(user);
+    return &*entry;
+}
+
 std::vector<HistoryView> History::find(const HistoryFilter& filter) const {
     std::vector<HistoryView> found;
     for (auto entry = entries_.rbegin(); entry != entries_.rend() && found.size() < filter.limit;

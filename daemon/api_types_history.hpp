@@ -94,6 +94,9 @@ public:
 
     /// Gives the entry its id and remembers it; forgets the oldest if there are too many.
     const HistoryView& add(HistoryView entry);
+    /// Says by name who asked for it.
+    /// @return  the entry; nullptr if it is forgotten, or nobody asked for it
+    const HistoryView* name_asker(std::uint64_t id, std::string user);
     /// Id below which nothing is remembered.
     std::uint64_t oldest() const noexcept { return entries_.empty() ? next_ : entries_.front().id; }
     /// Newest first.

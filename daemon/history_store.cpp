@@ -6,7 +6,10 @@
 
 #include <pwd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <deque>
+#include <string>
 #include <utility>
 
 namespace qhup::daemon {
@@ -37,13 +40,29 @@ std::vector<JournalChange> HistoryStore::add(HistoryView entry) {
     return changes;
 }
 
-awaitable<void> HistoryStore::record(HistoryView entry) {
-    if (entry.by) {
-        auto look = [uid = entry.by->uid] { return user_name(uid); };
-        entry.by->user = co_await blocking(disk_, std::move(look));
+std::uint64_t HistoryStore::note(HistoryView entry) {
+    journal_.put(add(std::move(entry)));
+    return history_.entries().back().id;
+}
+
+awaitable<void> HistoryStore::sign(std::uint64_t id) {
+    const std::deque<HistoryView>& entries = history_.entries();
+    const auto entry = std::find_if(entries.rbegin(), entries.rend(), [id](const auto& each) {
+        return each.id == id;
+    });
+    if (entry == entries.rend() || !entry->by) {
+        co_return;
     }
+    auto look = [uid = entry->by->uid] { return user_name(uid); };
+    std::string user = co_await blocking(disk_, std::move(look));
+    const HistoryView* const signed_entry = history_.name_asker(id, std::move(user));
+    if (signed_entry == nullptr) {
+        co_return;
+    }
+    std::vector<JournalChange> changes;
+    changes.push_back({JournalChange::Kind::put, make_history_row(*signed_entry)});
     const Deadline patience = Deadline::in(kEntryIsWritten);
-    auto writing = journal_.write(add(std::move(entry)), Journal::IfNotWritten::keep, patience);
+    auto writing = journal_.write(std::move(changes), Journal::IfNotWritten::keep, patience);
     const Result<void> written = co_await std::move(writing);
     if (written.has_error()) {
         log_failure("writing the history", written.error());

@@ -7,6 +7,7 @@
 #include "daemon/api_types_history.hpp"
 #include "daemon/journal.hpp"
 
+#include <cstdint>
 #include <vector>
 
 namespace qhup::daemon {
@@ -23,9 +24,12 @@ public:
     /// @return  what has to be written to the journal
     [[nodiscard]] std::vector<JournalChange> add(HistoryView entry);
 
-    /// Remembers what was asked, with the name of who asked, and waits a moment until it is on
-    /// disk.
-    [[nodiscard]] awaitable<void> record(HistoryView entry);
+    /// Remembers what was asked, at once; before what comes of it. Whoever asked has no name yet.
+    /// @return  id of the entry
+    std::uint64_t note(HistoryView entry);
+
+    /// Finds the name of who asked, and waits a moment until the entry is on disk.
+    [[nodiscard]] awaitable<void> sign(std::uint64_t id);
 
     const History& history() const noexcept { return history_; }
 

@@ -322,7 +322,15 @@ awaitable<void> UpgradeRuns::pick_kept(RunPtr run) {
 }
 
 /// A run whose VMs and binaries are chosen.
-awaitable<std::variant<UpgradeRuns::Started, Problem>> UpgradeRuns::begin(RunPtr run) {
+awaitable<std::variant<UpgradeRuns::Started, Problem>>
+UpgradeRuns::begin(RunPtr run, std::optional<HistoryView> asked) {
+    Started started;
+    const auto note = [this, &run, &asked, &started] {
+        if (asked) {
+            asked->run = run->view.id;
+            started.entry = history_.note(std::move(*asked));
+        }
+    };
     run->rehearsals = choose_rehearsals(run->view, run->rehearse, book_.history());
     run->before.resize(run->view.vms.size());
     run->held.resize(run->view.vms.size());
@@ -333,7 +341,9 @@ awaitable<std::variant<UpgradeRuns::Started, Problem>> UpgradeRuns::begin(RunPtr
         end_start(run);
         book_.tell(EventType::run_started, run);
         book_.add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
-        co_return Started{run->view, true};
+        note();
+        started.run = run->view;
+        co_return started;
     }
     // why: what was wanted is on disk before anything is done.
     auto writing = book_.write_request(run);
@@ -368,17 +378,19 @@ awaitable<std::variant<UpgradeRuns::Started, Problem>> UpgradeRuns::begin(RunPtr
         );
     }
     book_.tell(EventType::run_started, run);
+    note();
     upgrades_.open_batch(run);
     upgrades_.start_vms(run, run->view.stage ? 1 : 0);
     if (run->view.stage) {
         services_.tasks.spawn("stages of run " + run->view.id, stages_.run_stages(run));
     }
     end_start(run);
-    co_return Started{run->view, true};
+    started.run = run->view;
+    co_return started;
 }
 
 awaitable<std::variant<UpgradeRuns::Started, Problem>>
-UpgradeRuns::start(RunRequest request, uid_t uid) {
+UpgradeRuns::start(RunRequest request, uid_t uid, std::optional<HistoryView> asked_entry) {
     auto before = co_await find_same(request);
     if (before) {
         co_return std::move(*before);
@@ -452,7 +464,7 @@ UpgradeRuns::start(RunRequest request, uid_t uid) {
     }
     co_await warn_of_untested(run);
     stages_.plan_run(*run);
-    auto beginning = begin(run);
+    auto beginning = begin(run, std::move(asked_entry));
     co_return co_await std::move(beginning);
 }
 

@@ -58,15 +58,19 @@ public:
     ~UpgradeRuns();
 
     /// Starts a run. It is in the journal before a VM is touched.
-    /// @param uid  who asked
+    /// @param uid    who asked
+    /// @param asked  its entry of the history, which stands before those of its VMs; none: it has
+    ///               none
     /// A request with an id that was seen before starts nothing: it gets the run that it started
     /// then, across restarts, as long as that is remembered.
     /// Errors: a Problem; nothing was started then
     struct Started {
         RunView run;
-        bool is_new = true; ///< false: the same request had started it before
+        bool is_new = true;                      ///< false: the same request had started it before
+        std::optional<std::uint64_t> entry = {}; ///< of the history, to be signed
     };
-    [[nodiscard]] awaitable<std::variant<Started, Problem>> start(RunRequest request, uid_t uid);
+    [[nodiscard]] awaitable<std::variant<Started, Problem>>
+    start(RunRequest request, uid_t uid, std::optional<HistoryView> asked = std::nullopt);
 
     /// Finds the selftest that has passed for a pair of binaries, by their build ids. Until it is
     /// set, nobody is warned.
@@ -115,8 +119,10 @@ public:
 
     /// Remembers what somebody asked for.
     [[nodiscard]] awaitable<void> record(HistoryView entry) {
-        return history_.record(std::move(entry));
+        return history_.sign(history_.note(std::move(entry)));
     }
+    /// The entry of a run that was started: who asked for it.
+    [[nodiscard]] awaitable<void> sign(std::uint64_t entry) { return history_.sign(entry); }
     const History& history() const noexcept { return history_.history(); }
 
     /// VMs that need an operator and are not there; of the others, what the registry says of them
@@ -173,7 +179,8 @@ private:
         const std::string& way_back
     ) const;
     [[nodiscard]] awaitable<void> pick_kept(RunPtr run);
-    [[nodiscard]] awaitable<std::variant<Started, Problem>> begin(RunPtr run);
+    [[nodiscard]] awaitable<std::variant<Started, Problem>>
+    begin(RunPtr run, std::optional<HistoryView> asked);
     void end_start(const RunPtr& run);
     [[nodiscard]] awaitable<std::string> start_way_back(RunRequest request);
     std::vector<std::string> select(const RunRequest& request) const;

@@ -24,6 +24,24 @@ json vm_of(const json& run, const std::string& name) {
 
 } // namespace
 
+TEST_CASE("a request stands in the history before what came of it", "[daemon][hold]") {
+    Host host(1);
+    host.serve();
+    REQUIRE(host.start_daemon());
+    REQUIRE(host.ctl({"hold", "vm0", "--reason", "a backup goes on"}).status == 0);
+    // what is refused ends as soon as it begins
+    CHECK(host.ctl({"upgrade", "--yes", "vm0", "--to", "new"}).status == 6);
+    const json entries = json::parse(host.ctl({"--json", "history"}).out).at("history");
+    REQUIRE(entries.size() == 3);
+    CHECK(entries.at(0).at("action") == "vm_ended");
+    CHECK(entries.at(1).at("action") == "run_requested");
+    CHECK_FALSE(entries.at(1).at("by").at("user").get<std::string>().empty());
+    CHECK(entries.at(1).at("run") == entries.at(0).at("run"));
+    host.kill_daemon();
+    REQUIRE(host.start_daemon());
+    CHECK(json::parse(host.ctl({"--json", "history"}).out).at("history") == entries);
+}
+
 TEST_CASE("a VM that is held is refused by its name, and left out of --all", "[daemon][hold]") {
     Host host(2);
     host.serve();

