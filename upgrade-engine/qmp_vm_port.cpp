@@ -190,7 +190,7 @@ struct QmpVmPort::State {
         }
     }
 
-    /// Errors: Errc::vm_gone: nobody listens; Errc::not_answering
+    /// Errors: Errc::vm_gone: nobody listens; Errc::not_answering; qhup::Errc::cancelled
     awaitable<Result<void>> connect(Server& server, Deadline deadline) {
         if (server.client && server.client->is_open()) {
             co_return Result<void>();
@@ -207,7 +207,11 @@ struct QmpVmPort::State {
             if (has_gone(client.error(), server.path)) {
                 co_return make_explained(Errc::vm_gone, "");
             }
-            Failure failure = make_explained(Errc::not_answering, "");
+            // why: who stops waiting must not be told that the VM does not answer.
+            Failure failure =
+                is_cancelled(client.error())
+                    ? make_failure(qhup::Errc::cancelled, "connecting to QEMU was cancelled")
+                    : make_explained(Errc::not_answering, "");
             add_also(failure, client.error());
             co_return failure;
         }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "common/task_group.hpp"
 #include "common/unique_fd.hpp"
 #include "tests/component/upgrade-engine/some_binary.hpp"
 #include "tests/support/catch.hpp"
@@ -418,6 +419,36 @@ TEST_CASE("a monitor that does not greet is refused in time", "[upgrade][qmp_vm_
     const auto report = vm.upgrade();
     CHECK(word(report) == "refused");
     CHECK(code_of(report) == "not_answering");
+}
+
+TEST_CASE(
+    "an upgrade that is cancelled while it connects is cancelled, not a VM that does not answer",
+    "[upgrade][qmp_vm_port]"
+) {
+    FaultScript script;
+    script.is_without_greeting = true;
+    Vm vm({}, script);
+    std::optional<UpgradeReport> report;
+    const auto upgrade = [&](Strand strand) -> awaitable<void> {
+        SlotGate gate(strand, {});
+        auto turn = gate.add_vm(gate.add_batch({}));
+        QmpVmPort port(strand, vm.port_config());
+        UpgradeRequest request = vm.request();
+        request.config.ask_timeout = 5s;
+        report = co_await run_upgrade(port, turn, std::move(request), {});
+        co_await port.close();
+    };
+    run_coroutine([&](Strand strand) -> awaitable<void> {
+        TaskGroup tasks(strand);
+        tasks.spawn("upgrade", upgrade(strand));
+        ignore(co_await sleep_until(Deadline::in(50ms)), "until it waits for the greeting");
+        tasks.request_stop();
+        co_await tasks.join();
+    });
+    REQUIRE(report.has_value());
+    CHECK(word(*report) == "refused");
+    REQUIRE(report->failure.has_value());
+    CHECK(is_cancelled(*report->failure));
 }
 
 TEST_CASE("a socket without a QEMU is refused", "[upgrade][qmp_vm_port]") {
