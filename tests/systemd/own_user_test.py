@@ -179,6 +179,18 @@ class OwnUser(unittest.TestCase):
         self.assertTrue(self.kept())
         self.assertEqual({owner for tree in self.kept() for owner in self.owners(tree)}, {(0, 0)})
 
+    def test_who_has_its_uid_alone_writes_nothing_where_root_does_or_configuration_is_read(self):
+        """A binary that is asked what it is has this uid, and no capability."""
+        for before in ("root", "qhupd"):  # qhupd: as an older package left it
+            self.box.run("chown", f"{before}:{before}", "/run/qhupd")
+            self.box.systemctl("restart", UNIT)
+            for command in ("ln -s /etc/shadow /run/qhupd/planted", "mkdir /run/qhupd/qhupd.toml.d", "rm -f /run/qhupd/qhupd.sock"):
+                with self.subTest(before=before, command=command):
+                    without = ("setpriv", "--reuid", "qhupd", "--clear-groups", "--inh-caps=-all")
+                    done = self.box.run(*without, *command.split(), check=False)
+                    self.assertIn("Permission denied", done.stderr)
+            self.ctl("list")
+
     def test_a_library_that_was_replaced_is_kept_as_the_vm_runs_it(self):
         vm = self.start("replaced", "vm-a")
         self.box.run("rm", "-rf", "/var/lib/qhupd/kept")
@@ -243,7 +255,7 @@ class OwnUser(unittest.TestCase):
         self.box.systemctl("start", UNIT)
         self.assertEqual(self.box.run("stat", "-c", "%U %G %a %i", "/run/qhupd/qhupd.sock", "/run/qhupd/qhupd-ro.sock").stdout, sockets)
         self.assertEqual(self.owners(theirs), {(self.uids["vm-a"], 0)})
-        self.assertEqual(self.box.run("stat", "-c", "%U", "/run/qhupd", "/var/lib/qhupd/journal.db").stdout.split(), ["qhupd", "qhupd"])
+        self.assertEqual(self.box.run("stat", "-c", "%U", "/run/qhupd", "/var/lib/qhupd/journal.db").stdout.split(), ["root", "qhupd"])
         self.assertEqual({owner for tree in self.kept() for owner in self.owners(tree)}, {(0, 0)})
         self.assertEqual(self.ctl("revert", "--yes", vm.name)["vms"][0]["outcome"], "upgraded")
         vm.check()
