@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What apt's hook writes as root, and the line that it prints. Neither VMs nor systemd are needed for these."""
 
+import importlib.machinery
+import importlib.util
 import pathlib
 import subprocess
 import tempfile
@@ -45,6 +47,52 @@ class AptHook(unittest.TestCase):
         """Directly in /run, where nobody else makes files."""
         text = (ROOT / "packaging" / "apt-hook").read_text()
         self.assertRegex(text, r"(?m)^stamp=\$\{QHUP_STAMP:-/run/[a-z.-]+\}$")
+
+
+class Line(unittest.TestCase):
+    """The command for VMs whose binaries are of no release any more."""
+
+    @classmethod
+    def setUpClass(cls):
+        loader = importlib.machinery.SourceFileLoader("check_qhupd", str(ROOT / "packaging" / "check_qhupd"))
+        spec = importlib.util.spec_from_loader("check_qhupd", loader)
+        cls.check = importlib.util.module_from_spec(spec)
+        loader.exec_module(cls.check)
+
+    def command(self, vms, releases, usable=True):
+        """`vms`: (name, the release whose binary it ran, whether that is as it was). A release's build id is its name."""
+        self.check.build_id_of = lambda path: path
+        self.check.binary_of = lambda pid: vms[pid][1]
+        listed = [{"name": name, "pid": number, "build_id": ran if is_new else "old"} for number, (name, ran, is_new) in enumerate(vms)]
+        known = [{"name": name, "path": name, "usable": usable} for name in releases]
+        outdated = self.check.outdated_of(listed, known)
+        self.assertEqual([vm["name"] for vm in outdated], [name for name, _, is_new in vms if not is_new])
+        return self.check.command_for(outdated, listed, known)
+
+    def test_it_names_the_release_whose_binary_was_replaced(self):
+        vms = [("a", "r1", False), ("b", "r1", False), ("c", "r1", True)]
+        self.assertEqual(self.command(vms, ["r1", "r2"]), "qhupd-ctl upgrade --all --to r1")
+
+    def test_it_names_the_only_release(self):
+        self.assertEqual(self.command([("a", "gone", False), ("b", "r2", True)], ["r2"]), "qhupd-ctl upgrade --all --to r2")
+
+    def test_it_takes_no_vm_from_another_release(self):
+        vms = [("a", "r1", False), ("b", "r1", False), ("c", "r2", True)]
+        self.assertEqual(self.command(vms, ["r1", "r2"]), "qhupd-ctl upgrade a b --to r1")
+
+    def test_it_is_a_command_for_each_release_if_there_are_several(self):
+        vms = [("a", "r1", False), ("b", "r2", False)]
+        self.assertEqual(self.command(vms, ["r1", "r2"]), "qhupd-ctl upgrade a --to r1; qhupd-ctl upgrade b --to r2")
+
+    def test_it_leaves_the_choice_where_there_is_one(self):
+        self.assertIsNone(self.command([("a", "gone", False)], ["r1", "r2"]))
+        many = [(f"a{number}", "r1", False) for number in range(21)]
+        self.assertIsNone(self.command([*many, ("c", "r2", True)], ["r1", "r2"]))
+        self.assertEqual(self.command(many, ["r1", "r2"]), "qhupd-ctl upgrade --all --to r1")
+
+    def test_whatever_the_names_are_nothing_else_is_run(self):
+        vms = [("a;reboot", "r1$(id)", False), ("c", "r2", True)]
+        self.assertEqual(self.command(vms, ["r1$(id)", "r2"]), "qhupd-ctl upgrade 'a;reboot' --to 'r1$(id)'")
 
 
 if __name__ == "__main__":

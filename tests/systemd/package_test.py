@@ -5,10 +5,12 @@
 The packages are built from what git has of this tree (scripts/build-packages). One test, since each step needs the one before.
 """
 
+import gzip
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import unittest
@@ -92,6 +94,11 @@ class Packages(unittest.TestCase):
         releases = self.ctl("releases")["releases"]
         self.assertEqual([(release["name"], release["usable"]) for release in releases], [(NEW, True), (OLD, True)])
 
+        self.assert_manual_and_completions_are_installed()
+
+        older = self.rebuild("qhupd", "0.0.9", self.make_older)
+        self.dpkg("--install", older)
+        self.assertEqual(self.version_of("qhupd"), "0.0.9")
         vms = [self.start_vm(name) for name in ("one", "two")]
         self.assert_untouched(vms)
         said = self.box.run("/usr/lib/nagios/plugins/check_qhupd")
@@ -104,16 +111,8 @@ class Packages(unittest.TestCase):
         self.explain_in_the_journal()
         self.hang_and_reload(vms)
 
-        pids = self.assert_untouched(vms)
-        daemon = self.main_pid()
-        said = self.dpkg("--install", self.deb("qhupd"), self.deb(f"qhupd-{NEW}"))  # as an upgrade of both
-        self.assertNotRegex(said.stdout + said.stderr, "(?i)could not|fail|refus|error")
-        self.assertNotEqual(self.main_pid(), daemon, "the daemon is still the old one")
-        states = self.box.run("systemctl", "is-active", "qhupd.service", "qhupd.socket", "qhupd-ro.socket").stdout.split()
-        self.assertEqual(states, ["active"] * 3)
-        self.assert_untouched(vms, pids)
-        self.ctl("list")
-
+        self.upgrade_the_package(vms, older)
+        self.replace_a_qemu(vms)
         self.say_what_is_outdated(vms)
 
         pids = self.assert_untouched(vms)
@@ -125,6 +124,110 @@ class Packages(unittest.TestCase):
         self.assert_untouched(vms, pids)
         self.assertFalse(self.box.path("/var/lib/qhupd").exists())
         self.assertEqual(self.box.run("systemctl", "is-active", *(vm.unit for vm in vms)).stdout.split(), ["active", "active"])
+
+    def upgrade_the_package(self, vms, older):
+        """From the older one to this one, back, and there again: guests, what the administrator wrote and what was asked for stay."""
+        toml = self.box.path("/etc/qhupd/qhupd.toml")
+        text = toml.read_text()
+        self.assertIn("of an older version", text)
+        mine = "parallel = 3\n" + text
+        toml.write_text(mine)
+        self.ctl("hold", "two", "--reason", "not now")
+        pids = self.assert_untouched(vms)
+        this = [self.deb("qhupd"), self.deb(f"qhupd-{NEW}")]
+        for version, debs, description in (("0.1.0", this, "Hot upgrade of QEMU under running VMs"), ("0.0.9", [older], "An older version"), ("0.1.0", this, "")):
+            with self.subTest(to=version):
+                daemon = self.main_pid()
+                said = self.dpkg("--force-confdef", "--force-confold", "--install", *debs)
+                self.assertNotRegex(re.sub(r"warning: downgrading .*", "", said.stdout + said.stderr), "(?i)could not|fail|refus|error|warning")
+                self.assertEqual(self.version_of("qhupd"), version)
+                self.assertNotEqual(self.main_pid(), daemon, "the daemon is still the one before")
+                states = self.box.run("systemctl", "is-active", "qhupd.service", "qhupd.socket", "qhupd-ro.socket").stdout.split()
+                self.assertEqual(states, ["active"] * 3)
+                told, reload = self.box.show("qhupd.service", "Description", "NeedDaemonReload")
+                self.assertEqual((told, reload), (description or told, "no"))
+                self.assertEqual(toml.read_text(), mine)
+                self.assertIn("parallel = 3  # /etc/qhupd/qhupd.toml:", self.box.run("qhupd", "--print-config").stdout)
+                self.assertIn("kept_binaries = 4  # /etc/qhupd/qhupd.toml.d/", self.box.run("qhupd", "--print-config").stdout)
+                self.assert_untouched(vms, pids)
+                listed = {vm["name"]: vm for vm in self.ctl("list")["vms"]}
+                self.assertEqual(listed["two"]["hold"]["reason"], "not now")
+                self.assertTrue([entry for entry in self.ctl("history", "one")["history"] if entry["action"] == "vm_ended"])
+        theirs = toml.with_name("qhupd.toml.dpkg-dist").read_text()
+        self.assertNotIn("of an older version", theirs)
+        self.assertIn("Every key with its default", theirs)
+        self.assertEqual(self.box.run("stat", "-c", "%U", "/run/qhupd").stdout, "root\n")  # the older one gave it away
+        self.ctl("unhold", "two")
+
+    def make_older(self, folder):
+        """What an older version had otherwise: the text of a conffile, a unit, and one file less."""
+        toml = folder / "etc/qhupd/qhupd.toml"
+        toml.write_text("# This is of an older version.\n" + toml.read_text())
+        unit = folder / "lib/systemd/system/qhupd.service"
+        text = re.sub(r"(?m)^Description=.*", "Description=An older version", unit.read_text())
+        unit.write_text(text.replace("-o root -g root", "-o qhupd -g qhupd"))
+        tmpfiles = folder / "usr/lib/tmpfiles.d/qhupd.conf"
+        tmpfiles.write_text(re.sub(r"(?m)^(d /run/qhupd +0711) root root", r"\1 qhupd qhupd", tmpfiles.read_text()))
+        (folder / "usr/share/doc/qhupd/first-upgrade.md").unlink()
+
+    def rebuild(self, package, version, change):
+        """The package with another version, after change(folder); returns its file."""
+        folder = self.box.folder / f"{package}-{version}"
+        subprocess.run(["dpkg-deb", "--raw-extract", self.deb(package), folder], check=True)
+        control = folder / "DEBIAN/control"
+        control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {version}", control.read_text()))
+        change(folder)
+        deb = self.box.shared / f"{package}_{version}_amd64.deb"
+        subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", folder, deb], check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(folder)
+        return str(deb)
+
+    def version_of(self, package):
+        return self.box.run("dpkg-query", "--show", "--showformat", "${Version}", package).stdout
+
+    def apt(self, *arguments):
+        """Returns what was on the screen, and apt's hook's lines of it."""
+        words = ("env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", 'exec apt-get -q -y "$@" 2>&1', "apt-get")
+        said = self.box.run(*words, *arguments, timeout=200).stdout
+        return said, [line for line in said.splitlines() if "old QEMU" in line]
+
+    def replace_a_qemu(self, vms):
+        """apt puts another build of the QEMU that VM two runs in its place, says so, and what it says can be pasted."""
+
+        def give_another_build_id(folder):
+            binary = folder / f"usr/lib/qhupd/{OLD}/bin/qemu-system-x86_64"
+            data = bytearray(binary.read_bytes())
+            at = data.index(b"\4\0\0\0\x14\0\0\0\3\0\0\0GNU\0") + 16
+            data[at : at + 20] = bytes(range(20))
+            binary.write_bytes(data)
+
+        newer = self.rebuild(f"qhupd-{OLD}", "0.1.0+1", give_another_build_id)
+        pids = self.assert_untouched(vms)
+        said, lines = self.apt("install", newer)
+        self.assertEqual(self.version_of(f"qhupd-{OLD}"), "0.1.0+1", said)
+        self.assertEqual(lines, [f"1 VM still runs the old QEMU: qhupd-ctl upgrade two --to {OLD}"], said)
+        self.assert_untouched(vms, pids)
+        command = lines[0].split(": ", 1)[1]
+        self.box.run("sh", "-c", f"{command} --yes", timeout=100)
+        now = self.assert_untouched(vms)
+        self.assertEqual((now["one"], now["two"] != pids["two"]), (pids["one"], True))
+        said, lines = self.apt("install", "--reinstall", newer)
+        self.assertEqual(lines, [], "no VM runs another one")
+
+    def assert_manual_and_completions_are_installed(self):
+        built = find_program("qhupd").parent.parent
+        manual = sorted(path.name for path in (built / "man").iterdir())
+        self.assertEqual(manual, ["qhup-codes.7", "qhupd-ctl.1", "qhupd.8", "qhupd.toml.5"])
+        for name in manual:
+            page = gzip.decompress(self.box.path(f"/usr/share/man/man{name[-1]}/{name}.gz").read_bytes())
+            self.assertEqual(page, (built / "man" / name).read_bytes(), name)
+        places = {
+            "bash": "/usr/share/bash-completion/completions/qhupd-ctl",
+            "zsh": "/usr/share/zsh/vendor-completions/_qhupd-ctl",
+            "fish": "/usr/share/fish/vendor_completions.d/qhupd-ctl.fish",
+        }
+        for shell, place in places.items():
+            self.assertEqual(self.box.path(place).read_text(), self.box.run("qhupd-ctl", "completion", shell).stdout, shell)
 
     def assert_named_pages_are_installed(self):
         """What programs and pages call docs/… is there, and so is what the unit calls an example."""
@@ -189,14 +292,14 @@ class Packages(unittest.TestCase):
 
     def say_what_is_outdated(self, vms):
         """The package of the QEMU that VM two runs goes away: apt's hook and the check say so, once."""
-        self.dpkg("--remove", f"qhupd-{OLD}")
-        said = self.box.run("/usr/lib/qhupd/apt-hook").stdout
-        self.assertRegex(said, r"^1 VM still runs the old QEMU: qhupd-ctl upgrade --all")
+        said, lines = self.apt("remove", f"qhupd-{OLD}")
+        self.assertEqual(lines, [f"1 VM still runs the old QEMU: qhupd-ctl upgrade --all --to {NEW}"], said)
         self.assertEqual(self.box.run("/usr/lib/qhupd/apt-hook").stdout, "")
         check = self.box.run("/usr/lib/nagios/plugins/check_qhupd", check=False)
         self.assertEqual((check.returncode, check.stdout.split(" - ")[0]), (1, "QHUPD WARNING"))
         self.assertIn("two", check.stdout)
-        self.assertEqual(self.ctl("upgrade", "--all", "--to", NEW, "--yes")["vms"][-1]["outcome"], "upgraded")
+        command = lines[0].split(": ", 1)[1]
+        self.box.run("sh", "-c", f"{command} --yes", timeout=100)
         self.assertEqual(self.box.run("/usr/lib/nagios/plugins/check_qhupd").returncode, 0)
         self.dpkg("--install", self.deb(f"qhupd-{OLD}"))
         self.assert_untouched(vms)
