@@ -47,6 +47,7 @@ class FakeHost:
         self.folder.chmod(0o711)
         self.count, self.scripts = count, scripts or {}
         self.processes = []
+        self.served = {}  # processes that play VMs, by the names of their sockets
         home = self.folder / "d"
         home.mkdir()
         self.daemon = Daemon(
@@ -85,6 +86,7 @@ class FakeHost:
             [find_program("fake-qemu"), "--qmp", socket, "--script", path, *options], stdout=subprocess.PIPE, text=True
         )
         self.stack.callback(self.end, process)
+        self.served[process] = socket.stem
         assert process.stdout.readline() == "ready\n"
 
     @staticmethod
