@@ -11,6 +11,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -118,6 +119,18 @@ class SystemdBox:
         said = self.systemctl("show", unit, *(f"--property={name}" for name in names)).stdout
         values = dict(line.split("=", 1) for line in said.splitlines())
         return [values[name] for name in names]
+
+    def host_pid(self, pid):
+        """What a process of the inside is called outside."""
+        space = os.stat(f"/proc/{self.pid}/ns/pid").st_ino
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                names = re.search(r"^NSpid:(.*)$", (folder / "status").read_text(), re.M)[1].split()
+                if names[-1] == str(pid) and os.stat(folder / "ns/pid").st_ino == space:
+                    return int(folder.name)
+            except OSError:
+                continue  # it has just ended
+        raise ProcessLookupError(pid)
 
     def path(self, name):
         """Where a file of the inside is, from outside."""

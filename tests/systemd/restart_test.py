@@ -4,12 +4,12 @@
 should.
 
 Each phase is held by something real until the daemon has heard that it shall stop, and is let go then. That this was in the phase is
-read afterwards, from when the run entered its phases and from the line that the daemon then wrote to the journal.
+read afterwards: from when the run entered its phases and from the line that the daemon wrote to the journal, or from the step that
+the stop ended.
 """
 
 import collections
 import contextlib
-import ctypes
 import http.client
 import json
 import os
@@ -17,7 +17,6 @@ import pathlib
 import re
 import signal
 import socket
-import threading
 import time
 import unittest
 
@@ -26,6 +25,7 @@ from daemon import find_program
 from pair import wait_for
 from prober import ROOT
 from systemd_box import SystemdBox
+from tracer import TracedThread
 from unit_guest import UnitGuest
 
 UNIT = "qhupd.service"
@@ -55,48 +55,6 @@ RELEASE = {"7.2": "qemu-7.2", "10.0": "qemu-10.0"}
 
 # What holds a phase now: the run, the VM in that phase, what lets it go, and how the VM shall end.
 Held = collections.namedtuple("Held", "run vm let_go outcome code", defaults=("",))
-
-
-class UndyingThread:
-    """A thread of which something stays when its process is killed, so that it cannot be reaped, as one that hangs in the kernel: a
-    tracer must see the thread's end first.
-    """
-
-    SEIZE, CONT = 0x4206, 7
-    WALL = 0x40000000
-
-    def __init__(self, pid):
-        self.pid = pid
-        self._is_released = threading.Event()
-        self._is_traced = threading.Event()
-        self._error = 0
-        self._ptrace = ctypes.CDLL(None, use_errno=True).ptrace
-        self._ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-        self._tracer = threading.Thread(target=self._run, name="tracer", daemon=True)  # the kernel's tracer is a thread
-        self._tracer.start()
-        self._is_traced.wait()
-        if self._error:
-            raise OSError(self._error, f"tracing {pid}: {os.strerror(self._error)}")
-
-    def let_go(self):
-        self._is_released.set()
-        self._tracer.join(20)
-
-    def _run(self):
-        if self._ptrace(self.SEIZE, self.pid, None, None) != 0:
-            self._error = ctypes.get_errno()
-        self._is_traced.set()
-        while not self._error:
-            look = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | self.WALL)
-            has_stopped = look is not None and look.si_code in (os.CLD_TRAPPED, os.CLD_STOPPED)
-            if has_stopped:
-                os.waitpid(self.pid, self.WALL | os.WUNTRACED)
-                self._ptrace(self.CONT, self.pid, None, look.si_status & 0x7F)
-            elif look is not None and self._is_released.is_set():
-                os.waitpid(self.pid, self.WALL)
-                return
-            else:
-                time.sleep(0.005)
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -171,10 +129,20 @@ class Restart(unittest.TestCase):
         """What the run says of the VM."""
         return next(row for row in self.get_run(held)["vms"] if row["vm"] == held.vm.name)
 
+    def other_release(self, vm):
+        """The one whose binary the VM does not run."""
+        runs = os.readlink(f"/proc/{vm.processes()[0]}/exe")
+        return next(release for base, release in RELEASE.items() if str(find_qemu(base)) != runs)
+
+    def bring_to_one_release(self):
+        """Both VMs, so that one run can upgrade them."""
+        target = self.other_release(self.first)
+        if target != self.other_release(self.vm):
+            self.box.run("qhupd-ctl", "upgrade", self.first.name, "--to", target, "--yes")
+
     def begin(self, verb, *vms, options=()):
         """A run of these VMs to the other QEMU; returns its id."""
-        runs = os.readlink(f"/proc/{vms[0].processes()[0]}/exe")
-        target = next(release for base, release in RELEASE.items() if str(find_qemu(base)) != runs)
+        target = self.other_release(vms[0])
         names = [vm.name for vm in vms]
         done = self.box.run("qhupd-ctl", "--json", verb, *names, "--to", target, "--no-wait", "--yes", *options)
         return json.loads(done.stdout)["id"]
@@ -222,7 +190,7 @@ class Restart(unittest.TestCase):
         threads = lambda: [int(name) for name in os.listdir(f"/proc/{target}/task") if int(name) != target]
         wait_for(threads, 20, "a thread of the new process")
         thread = threads()[0]
-        return run, UndyingThread(thread).let_go
+        return run, TracedThread(thread).let_go
 
     # -- what holds each phase: hold_PHASE()
 
@@ -293,7 +261,32 @@ class Restart(unittest.TestCase):
             with self.subTest(phase=phase):
                 self.restart_in(phase)
 
+    def test_the_status_of_the_service_says_how_far_runs_are(self):
+        self.bring_to_one_release()
+        with contextlib.ExitStack() as self.round:
+            self.assert_status("2 VMs, 0 runs in progress")
+            first, second = (self.round.enter_context(contextlib.ExitStack()) for _ in range(2))
+            self.arm(self.first, "target.start.begin", "stop")
+            self.arm(self.vm, "target.start.begin", "stop")
+            run = self.begin("upgrade", self.first, self.vm, options=("--parallel", "1"))
+            first.callback(self.let_go_of(self.stopped_process(self.first)))
+            self.assert_status("2 VMs, 1 run in progress: 0 of 2 VMs done")
+            first.close()
+            second.callback(self.let_go_of(self.stopped_process(self.vm)))
+            self.assert_status("2 VMs, 1 run in progress: 1 of 2 VMs done")
+            second.close()
+            self.assert_status("2 VMs, 0 runs in progress")
+            self.assertEqual([row["outcome"] for row in self.get_run(Held(run, *[None] * 3))["vms"]], ["upgraded", "upgraded"])
+
+    def assert_status(self, words):
+        told = lambda: self.box.show(UNIT, "StatusText")[0]
+        try:
+            wait_for(lambda: told() == words, 10, words)
+        except AssertionError:
+            self.assertEqual(told(), words)
+
     def restart_in(self, phase):
+        self.bring_to_one_release()
         began = time.monotonic()
         before = {vm.name: (vm.processes(), vm.serial.count) for vm in (self.first, self.vm)}
         with contextlib.ExitStack() as self.round:
@@ -309,7 +302,7 @@ class Restart(unittest.TestCase):
             wait_for(is_next, 40, "the next daemon")
             wait_for(lambda: self.get_row(held)["outcome"], 30, f"the end of run {held.run}")
         row = self.get_row(held)
-        self.assertEqual(self.phase_at(self.time_of_stop(), held), phase, f"the restart came in another phase: {row}")
+        self.assertEqual(self.phase_of_stop(held), phase, f"the restart came in another phase: {row}")
         self.assertEqual((row["outcome"], row["code"]), (held.outcome, held.code), row)
         for vm in (self.first, self.vm):
             self.assert_one_owner(vm, held, *before[vm.name])
@@ -326,13 +319,15 @@ class Restart(unittest.TestCase):
         lines = self.box.run(*words, check=False).stdout.splitlines()
         return int(json.loads(lines[-1])["_SOURCE_REALTIME_TIMESTAMP"]) / 1000 if lines else 0
 
-    def phase_at(self, at, held):
-        """The phase that the VM was in at that time, by the steps of its run; "" before the first and after the last."""
+    def phase_of_stop(self, held):
+        """The phase that the VM was in when the daemon heard that it shall stop, by the steps of the run; "" if it had ended."""
         row, began = self.get_row(held), self.get_run(held)["started_unix_ms"]
-        at -= ROUNDED_MS
+        if row["code"] == "stopped":
+            # It was obeyed at once, maybe before the journal had the daemon's line: it is what ended the step that did not succeed.
+            return next(step["phase"] for step in row["steps"] if step["outcome"] != "ok")
+        at = self.time_of_stop() - ROUNDED_MS
         steps = [step for step in row["steps"] if began + step["at_ms"] <= at]
-        is_over = began + row["since_ms"] <= at
-        return steps[-1]["phase"] if steps and not is_over else ""
+        return steps[-1]["phase"] if steps and began + row["since_ms"] > at else ""
 
     def assert_one_owner(self, vm, held, processes, count):
         """One process is left, which its unit follows and the guest counts in; not the one before if the VM was upgraded."""

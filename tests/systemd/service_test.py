@@ -4,6 +4,8 @@
 
 import json
 import os
+import pathlib
+import re
 import unittest
 
 from case import keep, main
@@ -11,6 +13,7 @@ from daemon import find_program
 from pair import wait_for
 from prober import ROOT
 from systemd_box import SystemdBox
+from tracer import TracedThread
 
 UNIT = "qhupd.service"
 FAST_WATCHDOG = "[Service]\nWatchdogSec=2s\nRestartSec=100ms\n"
@@ -109,6 +112,23 @@ class Service(unittest.TestCase):
         self.ctl("version")
         pid, = self.box.show(UNIT, "MainPID")
         self.box.run("kill", "-STOP", pid)
+        self.assert_replaced(pid)
+
+    def test_a_daemon_whose_loop_hangs_is_started_again_though_its_other_threads_run(self):
+        """Only the loop that does the work may feed the watchdog."""
+        self.ctl("list")
+        pid, = self.box.show(UNIT, "MainPID")
+        loop = self.box.host_pid(pid)
+        thread = TracedThread(loop, is_stopped=True)
+        self.addCleanup(thread.let_go)
+        states = {int(task.name): re.search(r"^State:\t(.)", (task / "status").read_text(), re.M)[1] for task in pathlib.Path(f"/proc/{loop}/task").iterdir()}
+        self.assertEqual(states.pop(loop), "t")
+        self.assertTrue(states, "it has one thread only")
+        self.assertTrue(set(states.values()) <= {"S", "R"}, states)
+        self.assert_replaced(pid)
+
+    def assert_replaced(self, pid):
+        """The watchdog has the daemon ended, and another one serves."""
 
         def is_replaced():
             now, state = self.box.show(UNIT, "MainPID", "ActiveState")
