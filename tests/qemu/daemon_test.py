@@ -173,8 +173,8 @@ class Releases(DaemonTest):
             "link": link,
             "hash": {"path": str(qemu), "sha256": "0" * 64},
             "relative": "qemu-system-x86_64",
-            "other program": pathlib.Path("/bin/true").resolve(),
-            "image tool": qemu.with_name("qemu-img"),
+            "other-program": pathlib.Path("/bin/true").resolve(),
+            "image-tool": qemu.with_name("qemu-img"),
         }
         daemon = self.daemon(bad)
         listed = {release["name"]: release for release in daemon.json("releases")["releases"]}
