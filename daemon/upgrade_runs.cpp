@@ -359,11 +359,14 @@ UpgradeRuns::begin(RunPtr run, std::optional<HistoryView> asked) {
         if (is_given_up) {
             co_return make_stopping();
         }
+        const bool is_slow = is_timed_out(written.error());
         co_return make_problem(
             ProblemCode::journal_failed,
-            "What the run shall do cannot be written to the journal below " +
-                services_.config.state_dir + ", so nothing was begun.",
-            "Make room on that disk, or see the log of qhupd."
+            "What the run shall do " + std::string(is_slow ? "was not" : "cannot be") +
+                " written to the journal below " + services_.config.state_dir +
+                (is_slow ? " in time" : "") + ", so nothing was begun.",
+            is_slow ? "Ask again when that disk is less busy."
+                    : "Make room on that disk, or see the log of qhupd."
         );
     }
     {
