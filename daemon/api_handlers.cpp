@@ -173,6 +173,7 @@ Problem run_not_found(const std::string& id) {
 ApiReply make_reply(const Problem& problem) {
     ApiReply reply = make_document(problem, problem.status);
     reply.content_type = "application/problem+json";
+    reply.allow = problem.allow;
     return reply;
 }
 
@@ -277,16 +278,16 @@ awaitable<ApiReply> ApiHandlers::answer(PostRun /*route*/, const ApiRequest& req
             "The request is not understood: " + parsed.error().message + "."
         ));
     }
-    const std::string& key = request.idempotency_key;
+    const std::string key = request.idempotency_key.value_or(parsed->request_id);
     const bool is_same = parsed->request_id.empty() || parsed->request_id == key;
-    if (!key.empty() && (!is_same || !is_valid_name(key))) {
+    if (request.idempotency_key && (!is_same || !is_valid_name(key))) {
         co_return make_reply(make_problem(
             ProblemCode::bad_request,
             is_same ? "'Idempotency-Key' must be 1 to 128 printable characters without '/'."
                     : "'Idempotency-Key' and 'request_id' say different things."
         ));
     }
-    parsed->request_id = key.empty() ? parsed->request_id : key;
+    parsed->request_id = key;
     HistoryView entry = make_entry(HistoryAction::run_requested, request);
     entry.message = describe(*parsed);
     entry.allow = parsed->allow;
@@ -401,8 +402,8 @@ awaitable<ApiReply> ApiHandlers::answer(GetEvents route, const ApiRequest& reque
     const auto cursor = std::make_shared<EventCursor>();
     cursor->filter = std::move(route.filter);
     cursor->after = route.after.value_or(events_.last_id());
-    if (!request.last_event_id.empty()) {
-        const auto after = parse_event_id(request.last_event_id);
+    if (request.last_event_id) {
+        const auto after = parse_event_id(*request.last_event_id);
         if (!after) {
             co_return make_reply(make_problem(
                 ProblemCode::bad_request, "'Last-Event-ID' must be the id of an event."

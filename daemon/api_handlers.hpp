@@ -28,10 +28,10 @@ struct ApiRequest {
     std::string method;
     std::string target;
     std::string body;
-    std::uint32_t uid = 0;       ///< who asks
-    std::int64_t pid = 0;        ///< his process when he connected
-    std::string last_event_id;   ///< header; "" if there is none
-    std::string idempotency_key; ///< header; "" if there is none
+    std::uint32_t uid = 0;                      ///< who asks
+    std::int64_t pid = 0;                       ///< his process when he connected
+    std::optional<std::string> last_event_id;   ///< header
+    std::optional<std::string> idempotency_key; ///< header
 };
 
 /// What a stream says next.
@@ -45,6 +45,7 @@ struct ApiReply {
     int status = 200;
     std::string content_type = "application/json";
     std::string body;
+    std::string allow = {}; ///< header of 405: the methods that the path takes; "": no such header
     /// If set: 200, and what this gives, again and again, until the end.
     std::function<awaitable<StreamPart>()> stream;
 };

@@ -29,6 +29,7 @@
 #include <chrono>
 #include <cstring>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -128,18 +129,29 @@ http::response<http::string_body> make_response(const ApiReply& reply, bool keep
     response.set(http::field::server, "qhupd/" + std::string(kVersion));
     response.set(http::field::content_type, reply.content_type);
     response.set(http::field::cache_control, "no-store");
+    if (!reply.allow.empty()) {
+        response.set(http::field::allow, reply.allow);
+    }
     response.keep_alive(keeps_alive);
     response.body() = reply.body;
     response.prepare_payload();
     return response;
 }
 
-awaitable<error_code> send(Stream& stream, const ApiReply& reply, bool keeps_alive) {
+/// @param is_head  nothing but the header of what GET would answer (RFC 9110, 9.3.2)
+awaitable<error_code>
+send(Stream& stream, const ApiReply& reply, bool keeps_alive, bool is_head = false) {
     const auto response = make_response(reply, keeps_alive);
     stream.expires_after(kWriteTime);
     http::response_serializer<http::string_body> serializer(
         const_cast<http::response<http::string_body>&>(response)
     );
+    if (is_head) {
+        const auto [error, size] =
+            co_await http::async_write_header(stream, serializer, use_result);
+        (void)size;
+        co_return error;
+    }
     const auto [error, size] = co_await http::async_write(stream, serializer, use_result);
     (void)size;
     co_return error;
@@ -196,7 +208,7 @@ awaitable<void> drain(Stream& stream) {
 }
 
 /// A stream, each part a chunk, until it has ended or the client is gone.
-awaitable<void> send_stream(Stream& stream, ApiReply reply) {
+awaitable<void> send_stream(Stream& stream, ApiReply reply, bool is_head) {
     http::response<http::empty_body> head;
     head.version(11);
     head.result(http::status::ok);
@@ -211,6 +223,7 @@ awaitable<void> send_stream(Stream& stream, ApiReply reply) {
         co_await http::async_write_header(stream, serializer, use_result);
     (void)head_size;
     bool is_gone = static_cast<bool>(head_error);
+    is_gone = is_gone || is_head;
     bool is_over = is_gone;
     while (!is_over) {
         const StreamPart part = co_await reply.stream();
@@ -229,6 +242,12 @@ awaitable<void> send_stream(Stream& stream, ApiReply reply) {
         const auto last = http::make_chunk_last();
         (void)co_await asio::async_write(stream, last, use_result);
     }
+}
+
+/// A header of the request, if it is there.
+std::optional<std::string> value_of(const Parser::value_type& message, std::string_view name) {
+    const auto found = message.find(name);
+    return found == message.end() ? std::nullopt : std::optional(std::string(found->value()));
 }
 
 /// What to say when reading the request failed; nothing if the client just went away.
@@ -433,6 +452,7 @@ awaitable<void> ApiServer::run_connection(Socket socket, Access most) {
         auto [error, size] = co_await http::async_read_header(stream, buffer, parser, use_result);
         (void)size;
         const auto& head = parser.get();
+        const bool is_head = !error && head.method() == http::verb::head;
         auto refused = error ? std::optional<Problem>()
                              : ApiHandlers::refuse(head.method_string(), head.target(), access);
         if (refused) {
@@ -441,7 +461,7 @@ awaitable<void> ApiServer::run_connection(Socket socket, Access most) {
             const ApiReply refusal =
                 make_reply(access == Access::none ? not_permitted(*peer, config_) : *refused);
             handlers_.on_answer(refusal.status, connections_);
-            (void)co_await send(stream, refusal, false);
+            (void)co_await send(stream, refusal, false, is_head);
             co_await drain(stream);
             break;
         }
@@ -457,7 +477,7 @@ awaitable<void> ApiServer::run_connection(Socket socket, Access most) {
             if (problem) {
                 const ApiReply reply = make_reply(*problem);
                 handlers_.on_answer(reply.status, connections_);
-                (void)co_await send(stream, reply, false);
+                (void)co_await send(stream, reply, false, is_head);
                 co_await drain(stream);
             }
             break;
@@ -471,17 +491,17 @@ awaitable<void> ApiServer::run_connection(Socket socket, Access most) {
         request.body = std::move(message.body());
         request.uid = peer->uid;
         request.pid = peer->pid;
-        request.idempotency_key = std::string(message["Idempotency-Key"]);
-        request.last_event_id = std::string(message["Last-Event-ID"]);
+        request.idempotency_key = value_of(message, "Idempotency-Key");
+        request.last_event_id = value_of(message, "Last-Event-ID");
         ApiReply reply = co_await handlers_.handle(std::move(request));
         handlers_.on_answer(reply.status, connections_);
         if (reply.stream) {
-            co_await send_stream(stream, std::move(reply));
+            co_await send_stream(stream, std::move(reply), is_head);
             break;
         }
         const bool is_cancelled = co_await was_cancelled();
         goes_on = message.keep_alive() && !is_cancelled;
-        const error_code sent = co_await send(stream, reply, goes_on);
+        const error_code sent = co_await send(stream, reply, goes_on, is_head);
         goes_on = goes_on && !sent;
     }
     error_code ignored;

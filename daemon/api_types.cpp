@@ -3,6 +3,7 @@
 
 #include "daemon/api_types_read.hpp"
 #include "daemon/nearest_name.hpp"
+#include "daemon/vm_labels.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -19,13 +20,14 @@ using read::flag;
 using read::integer;
 using read::member;
 using read::text;
+using read::whole_number;
 
 constexpr int kMaxDepth = 32;
 constexpr std::size_t kMaxNameLength = 128;
 constexpr std::size_t kMaxNamedVms = 10'000;
 constexpr std::uint32_t kMaxParallel = 1024;
 constexpr std::uint64_t kMaxSoakMs = 7ULL * 24 * 3600 * 1000;
-constexpr std::size_t kMaxReasonLength = 500;
+constexpr std::ptrdiff_t kMaxReasonLength = 500;
 constexpr std::uint64_t kMaxPauseBudgetMs = 30'000;
 
 std::optional<double> decimal(const json& object, const char* key) {
@@ -152,10 +154,11 @@ word_of(const json& value, std::initializer_list<std::string_view> words) {
     return is_known ? std::optional(given) : std::nullopt;
 }
 
+/// 1 to `most`, which fits.
 std::optional<std::uint32_t> number_of(const json& value, std::uint64_t most) {
-    const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
-                             value.get<std::uint64_t>() <= most;
-    return is_in_range ? std::optional(value.get<std::uint32_t>()) : std::nullopt;
+    const auto number = whole_number(value);
+    const bool is_in_range = number && *number >= 1 && *number <= most;
+    return is_in_range ? std::optional(static_cast<std::uint32_t>(*number)) : std::nullopt;
 }
 
 Result<std::vector<std::string>> parse_allow(const json& value) {
@@ -232,8 +235,13 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         request.to = value.get<std::string>();
     } else if (key == "labels") {
         request.labels = labels_from_json(value);
-        if (request.labels.empty() || request.labels.size() != value.size()) {
-            return bad_request("'labels' must be an object of texts, as {\"tier\": \"db\"}");
+        const bool is_good =
+            !request.labels.empty() && request.labels.size() == value.size() &&
+            std::all_of(request.labels.begin(), request.labels.end(), [](const auto& label) {
+                return is_label_word(label.first) && is_label_word(label.second);
+            });
+        if (!is_good) {
+            return bad_request("'labels' must be an object of words, as {\"tier\": \"db\"}");
         }
     } else if (key == "request_id") {
         if (!value.is_string() || !is_valid_name(value.get_ref<const std::string&>())) {
@@ -277,19 +285,16 @@ Result<void> parse_run_member(const std::string& key, const json& value, RunRequ
         }
         request.soak_ms = *number;
     } else if (key == "max_failures") {
-        const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
-                                 value.get<std::uint64_t>() <= kMaxNamedVms;
-        if (!is_in_range) {
+        const auto number = number_of(value, kMaxNamedVms);
+        if (!number) {
             return bad_request("'max_failures' must be a number from 1 to 10000");
         }
-        request.max_failures = value.get<std::uint32_t>();
+        request.max_failures = *number;
     } else if (key == "parallel") {
-        const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
-                                 value.get<std::uint64_t>() <= kMaxParallel;
-        if (!is_in_range) {
+        request.parallel = number_of(value, kMaxParallel);
+        if (!request.parallel) {
             return bad_request("'parallel' must be a number from 1 to 1024");
         }
-        request.parallel = value.get<std::uint32_t>();
     } else {
         return unknown_member(key);
     }
@@ -831,18 +836,24 @@ Result<HoldView> parse_hold_request(std::string_view body) {
     }
     HoldView hold;
     hold.reason = text(*parsed, "reason");
-    const bool is_good_reason = !hold.reason.empty() && hold.reason.size() <= kMaxReasonLength &&
+    // why: the contract counts characters, and a byte 10xxxxxx begins none.
+    const auto length = std::count_if(hold.reason.begin(), hold.reason.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+    });
+    const bool is_good_reason = !hold.reason.empty() && length <= kMaxReasonLength &&
                                 std::none_of(hold.reason.begin(), hold.reason.end(), [](char c) {
                                     return static_cast<unsigned char>(c) < ' ' || c == '\x7f';
                                 });
     if (!is_good_reason) {
-        return bad_request("'reason' must be one line of text, up to 500 bytes");
+        return bad_request("'reason' must be one line of text, up to 500 characters");
     }
-    const json& until = member(*parsed, "until_unix_ms");
-    if (!until.is_null() && !until.is_number_unsigned()) {
+    const auto until = parsed->find("until_unix_ms");
+    const auto time =
+        until == parsed->end() ? std::optional<std::uint64_t>(0) : whole_number(*until);
+    if (!time) {
         return bad_request("'until_unix_ms' must be a time in milliseconds since 1970");
     }
-    hold.until_unix_ms = integer<std::int64_t>(*parsed, "until_unix_ms");
+    hold.until_unix_ms = static_cast<std::int64_t>(*time);
     return hold;
 }
 

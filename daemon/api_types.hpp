@@ -220,11 +220,12 @@ struct RunEvent {
 
 /// An error answer, RFC 9457 with a stable code and the next step.
 struct Problem {
-    int status = 500;      ///< of HTTP
-    std::string code;      ///< stable, lower_snake
-    std::string title;     ///< short, the same for each code
-    std::string detail;    ///< one sentence about this case
-    std::string next_step; ///< what the reader can do; "" if nothing
+    int status = 500;       ///< of HTTP
+    std::string code;       ///< stable, lower_snake
+    std::string title;      ///< short, the same for each code
+    std::string detail;     ///< one sentence about this case
+    std::string next_step;  ///< what the reader can do; "" if nothing
+    std::string allow = {}; ///< methods that the path takes, for the header; "": not about that
 };
 
 /// What GET /v1/version says.

@@ -6,9 +6,33 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 namespace qhup::daemon::read {
+
+/// Up to it every integer can be told from its neighbours, in whatever language (RFC 8259, 6).
+inline constexpr std::uint64_t kMaxExactInteger = (1ULL << 53U) - 1;
+
+/// The number if it is a whole one, from 0 to kMaxExactInteger. 1000.0 is one: JSON has one kind of
+/// number, and some clients write all of them so.
+inline std::optional<std::uint64_t> whole_number(const nlohmann::json& value) {
+    if (value.is_number_float()) {
+        const double number = value.get<double>();
+        const bool is_in_range = number >= 0 && number <= static_cast<double>(kMaxExactInteger);
+        const auto whole = is_in_range ? static_cast<std::uint64_t>(number) : 0;
+        const bool is_whole = is_in_range && !(static_cast<double>(whole) < number);
+        return is_whole ? std::optional(whole) : std::nullopt;
+    }
+    // why: -0 is the only number that is signed and not negative.
+    if (!value.is_number_integer() ||
+        (!value.is_number_unsigned() && value.get<std::int64_t>() < 0)) {
+        return std::nullopt;
+    }
+    const auto whole = value.get<std::uint64_t>();
+    return whole <= kMaxExactInteger ? std::optional(whole) : std::nullopt;
+}
 
 /// The member, or a null value.
 inline const nlohmann::json& member(const nlohmann::json& object, const char* key) {

@@ -35,12 +35,11 @@ Result<void> parse_member(const std::string& key, const json& value, SelftestReq
     if (key != "guests") {
         return bad_request("a selftest has to, from and guests, and nothing else");
     }
-    const bool is_in_range = value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
-                             value.get<std::uint64_t>() <= kMostGuests;
-    if (!is_in_range) {
+    const auto guests = read::whole_number(value);
+    if (!guests || *guests < 1 || *guests > kMostGuests) {
         return bad_request("'guests' must be a number from 1 to 50");
     }
-    request.guests = value.get<std::uint32_t>();
+    request.guests = static_cast<std::uint32_t>(*guests);
     return {};
 }
 

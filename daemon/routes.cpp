@@ -2,9 +2,12 @@
 #include "daemon/routes.hpp"
 
 #include "daemon/api_types_events.hpp"
+#include "daemon/api_types_read.hpp"
 #include "daemon/problems.hpp"
+#include "daemon/vm_labels.hpp"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <initializer_list>
 #include <map>
@@ -89,31 +92,48 @@ Problem bad_target() {
     return make_problem(ProblemCode::bad_request, "The address of the request is not understood.");
 }
 
+Problem bad_query(const std::string& key, const std::string& value, std::string next_step = {}) {
+    return make_problem(
+        ProblemCode::bad_request,
+        "The query '" + key + "=" + value + "' is not understood.",
+        std::move(next_step)
+    );
+}
+
 Problem bad_after() {
     return make_problem(ProblemCode::bad_request, "'after' must be the number of an event.");
 }
 
-Route make_run_events(std::string id, const Query& query) {
-    GetRunEvents route{.id = std::move(id), .after = 0};
-    const auto after = query.find("after");
-    if (after != query.end()) {
-        const auto number = parse_event_id(after->second);
-        if (!number) {
-            return bad_after();
+/// The query is strict: a misspelt key would give what nobody asked for.
+/// @return  a problem if there is another key than these, or one that is there twice
+std::optional<Problem>
+find_unknown(const Query& query, std::initializer_list<std::string_view> known) {
+    for (const auto& [key, value] : query) {
+        const bool is_known = std::find(known.begin(), known.end(), key) != known.end();
+        if (!is_known || query.count(key) != 1) {
+            return bad_query(key, value);
         }
-        route.after = *number;
     }
-    return route;
+    return std::nullopt;
 }
 
-/// The filters are strict: a misspelt one would give what nobody asked for.
-Route make_events(const Query& query) {
+Route make_run_events(const std::string& id, const Query& query) {
+    if (auto problem = find_unknown(query, {"after"})) {
+        return std::move(*problem);
+    }
+    const auto after = query.find("after");
+    const auto number =
+        after == query.end() ? std::optional<std::uint64_t>(0) : parse_event_id(after->second);
+    return number ? Route(GetRunEvents{.id = id, .after = *number}) : Route(bad_after());
+}
+
+Route make_events(const std::string& /*name*/, const Query& query) {
     GetEvents route;
     for (const auto& [key, value] : query) {
         const bool is_name = (key == "run" || key == "vm") && is_valid_name(value);
         const bool is_type = key == "type" && parse_event_type(value).has_value();
-        if (key == "after" && !route.after) {
-            route.after = parse_event_id(value);
+        if (key == "after") {
+            route.after = query.count(key) == 1 ? parse_event_id(value) : std::nullopt;
         }
         if (key == "after" && !route.after) {
             return bad_after();
@@ -145,16 +165,14 @@ read_query(const Query& query, std::initializer_list<std::pair<const char*, std:
             into = key == name ? target : into;
         }
         if (into == nullptr || !into->empty() || !is_valid_name(value)) {
-            return make_problem(
-                ProblemCode::bad_request, "The query '" + key + "=" + value + "' is not understood."
-            );
+            return bad_query(key, value);
         }
         *into = value;
     }
     return std::nullopt;
 }
 
-/// 1 to 10,000; "" is the default.
+/// At least 1; "" is the default.
 template <class Number>
 bool read_number(const std::string& digits, Number& into) {
     const auto number = parse_event_id(digits);
@@ -168,7 +186,7 @@ Problem bad_number() {
     return make_problem(ProblemCode::bad_request, "'limit' and 'before' must be numbers above 0.");
 }
 
-Route make_upgrades(const Query& query) {
+Route make_upgrades(const std::string& /*name*/, const Query& query) {
     GetUpgrades route;
     std::string limit;
     const auto problem = read_query(
@@ -181,7 +199,7 @@ Route make_upgrades(const Query& query) {
     return read_number(limit, route.limit) ? Route(route) : Route(bad_number());
 }
 
-Route make_rehearsals(const Query& query) {
+Route make_rehearsals(const std::string& /*name*/, const Query& query) {
     GetRehearsals route;
     std::string limit;
     const auto problem =
@@ -192,7 +210,7 @@ Route make_rehearsals(const Query& query) {
     return read_number(limit, route.limit) ? Route(route) : Route(bad_number());
 }
 
-Route make_history(const Query& query) {
+Route make_history(const std::string& /*name*/, const Query& query) {
     GetHistory route;
     std::string limit;
     std::string before;
@@ -218,25 +236,35 @@ Route make_history(const Query& query) {
 }
 
 /// "?labels=tier=db,rack=7"
-Route make_vms(const Query& query) {
+Route make_vms(const std::string& /*name*/, const Query& query) {
+    if (auto problem = find_unknown(query, {"labels"})) {
+        return std::move(*problem);
+    }
     GetVms route;
     const auto labels = query.find("labels");
-    std::string_view rest = labels == query.end() ? std::string_view() : labels->second;
-    while (!rest.empty()) {
-        const std::string_view one = rest.substr(0, rest.find(','));
-        rest.remove_prefix(std::min(one.size() + 1, rest.size()));
+    bool goes_on = labels != query.end();
+    std::string_view rest = goes_on ? std::string_view(labels->second) : std::string_view();
+    while (goes_on) {
+        const auto comma = rest.find(',');
+        const std::string_view one = rest.substr(0, comma);
         const auto equals = one.find('=');
-        if (equals == std::string_view::npos || equals == 0) {
+        if (equals == std::string_view::npos || !is_label_word(one.substr(0, equals)) ||
+            !is_label_word(one.substr(equals + 1))) {
             return make_problem(
                 ProblemCode::bad_request, "'labels' must be written as labels=tier=db,rack=7."
             );
         }
         route.labels[std::string(one.substr(0, equals))] = one.substr(equals + 1);
+        goes_on = comma != std::string_view::npos;
+        rest.remove_prefix(goes_on ? comma + 1 : rest.size());
     }
     return route;
 }
 
-Route make_check(std::string vm, const Query& query) {
+Route make_check(const std::string& vm, const Query& query) {
+    if (auto problem = find_unknown(query, {"to", "allow"})) {
+        return std::move(*problem);
+    }
     const auto to = query.find("to");
     if (to == query.end() || !is_valid_name(to->second)) {
         return make_problem(
@@ -254,51 +282,71 @@ Route make_check(std::string vm, const Query& query) {
         );
     }
     return GetCheck{
-        .vm = std::move(vm),
-        .to = to->second,
-        .allow = allow == query.end() ? std::string() : allow->second};
+        .vm = vm, .to = to->second, .allow = allow == query.end() ? std::string() : allow->second};
 }
 
-std::string_view method_of(const Route& route) noexcept {
-    const bool is_post = std::holds_alternative<AbortRun>(route) ||
-                         std::holds_alternative<PostRun>(route) ||
-                         std::holds_alternative<PostSelftest>(route);
-    return is_post                                   ? "POST"
-           : std::holds_alternative<HoldVm>(route)   ? "PUT"
-           : std::holds_alternative<UnholdVm>(route) ? "DELETE"
-                                                     : "GET";
+/// A call that is chosen by its path only.
+template <class Call>
+Route make_plain(const std::string& /*name*/, const Query& query) {
+    return query.empty() ? Route(Call{})
+                         : Route(bad_query(query.begin()->first, query.begin()->second));
 }
 
-Route find_named(
-    std::string_view method, const std::vector<std::string>& parts, const Query& query
-) {
-    const std::string& name = parts[2];
-    if (!is_valid_name(name)) {
-        return bad_target();
+template <class Call>
+Route make_named(const std::string& name, const Query& query) {
+    return query.empty() ? Route(Call{name})
+                         : Route(bad_query(query.begin()->first, query.begin()->second));
+}
+
+/// For programs that look whether we are there: what they add to the address changes nothing.
+template <class Call>
+Route make_lenient(const std::string& /*name*/, const Query& /*query*/) {
+    return Call{};
+}
+
+/// One call of the API: docs/openapi.yaml has the same.
+struct CallRow {
+    std::string_view method;
+    std::string_view path; ///< "*" stands for a name
+    Route (*make)(const std::string& name, const Query& query);
+};
+
+constexpr std::array kCalls{
+    CallRow{"GET", "healthz", make_lenient<GetHealth>},
+    CallRow{"GET", "metrics", make_lenient<GetMetrics>},
+    CallRow{"GET", "v1/version", make_plain<GetVersion>},
+    CallRow{"GET", "v1/codes", make_plain<GetCodes>},
+    CallRow{"GET", "v1/vms", make_vms},
+    CallRow{"GET", "v1/vms/*", make_named<GetVm>},
+    CallRow{"GET", "v1/vms/*/check", make_check},
+    CallRow{"PUT", "v1/vms/*/hold", make_named<HoldVm>},
+    CallRow{"DELETE", "v1/vms/*/hold", make_named<UnholdVm>},
+    CallRow{"GET", "v1/holds", make_plain<GetHolds>},
+    CallRow{"GET", "v1/releases", make_plain<GetReleases>},
+    CallRow{"GET", "v1/selftests", make_plain<GetSelftests>},
+    CallRow{"POST", "v1/selftests", make_plain<PostSelftest>},
+    CallRow{"GET", "v1/selftests/*", make_named<GetSelftest>},
+    CallRow{"GET", "v1/runs", make_plain<GetRuns>},
+    CallRow{"POST", "v1/runs", make_plain<PostRun>},
+    CallRow{"GET", "v1/runs/*", make_named<GetRun>},
+    CallRow{"POST", "v1/runs/*/abort", make_named<AbortRun>},
+    CallRow{"GET", "v1/runs/*/events", make_run_events},
+    CallRow{"GET", "v1/upgrades", make_upgrades},
+    CallRow{"GET", "v1/upgrades/*", make_named<GetUpgrade>},
+    CallRow{"GET", "v1/rehearsals", make_rehearsals},
+    CallRow{"GET", "v1/history", make_history},
+    CallRow{"GET", "v1/events", make_events},
+};
+
+bool is_path(const std::vector<std::string>& parts, std::string_view path) noexcept {
+    for (const std::string& part : parts) {
+        const std::string_view wanted = path.substr(0, path.find('/'));
+        if (wanted.empty() || (wanted != "*" && wanted != part)) {
+            return false;
+        }
+        path.remove_prefix(std::min(wanted.size() + 1, path.size()));
     }
-    if (parts[1] == "upgrades" || parts[1] == "selftests") {
-        return parts.size() != 3
-                   ? Route(make_problem(ProblemCode::no_such_path, "The API has no such path."))
-               : parts[1] == "upgrades" ? Route(GetUpgrade{name})
-                                        : Route(GetSelftest{name});
-    }
-    const bool is_vm = parts[1] == "vms";
-    if (parts.size() == 3) {
-        return is_vm ? Route(GetVm{name}) : Route(GetRun{name});
-    }
-    if (is_vm && parts.size() == 4 && parts[3] == "check") {
-        return make_check(name, query);
-    }
-    if (is_vm && parts.size() == 4 && parts[3] == "hold") {
-        return method == "DELETE" ? Route(UnholdVm{name}) : Route(HoldVm{name});
-    }
-    if (!is_vm && parts.size() == 4 && parts[3] == "abort") {
-        return AbortRun{name};
-    }
-    if (!is_vm && parts.size() == 4 && parts[3] == "events") {
-        return make_run_events(name, query);
-    }
-    return make_problem(ProblemCode::no_such_path, "The API has no such path.");
+    return path.empty();
 }
 
 } // namespace
@@ -307,7 +355,8 @@ std::optional<std::uint64_t> parse_event_id(std::string_view digits) noexcept {
     std::uint64_t id = 0;
     const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), id);
     const bool is_whole = parsed.ec == std::errc{} && parsed.ptr == digits.data() + digits.size();
-    return is_whole ? std::optional<std::uint64_t>(id) : std::nullopt;
+    return is_whole && id <= read::kMaxExactInteger ? std::optional<std::uint64_t>(id)
+                                                    : std::nullopt;
 }
 
 bool is_action(const Route& route) noexcept {
@@ -324,44 +373,34 @@ Route find_route(std::string_view method, std::string_view target) {
     if (!parts || !query) {
         return bad_target();
     }
-    Route route = make_problem(ProblemCode::no_such_path, "The API has no such path.");
-    if (*parts == std::vector<std::string>{"healthz"}) {
-        route = GetHealth{};
-    } else if (*parts == std::vector<std::string>{"metrics"}) {
-        route = GetMetrics{};
-    } else if (parts->size() < 2 || parts->front() != "v1") {
-        return route;
-    } else if (parts->size() > 2 && ((*parts)[1] == "vms" || (*parts)[1] == "runs" || (*parts)[1] == "upgrades" || (*parts)[1] == "selftests")) {
-        route = find_named(method, *parts, *query);
-    } else if (parts->size() == 2 && (*parts)[1] == "version") {
-        route = GetVersion{};
-    } else if (parts->size() == 2 && (*parts)[1] == "codes") {
-        route = GetCodes{};
-    } else if (parts->size() == 2 && (*parts)[1] == "vms") {
-        route = make_vms(*query);
-    } else if (parts->size() == 2 && (*parts)[1] == "releases") {
-        route = GetReleases{};
-    } else if (parts->size() == 2 && (*parts)[1] == "holds") {
-        route = GetHolds{};
-    } else if (parts->size() == 2 && (*parts)[1] == "events") {
-        route = make_events(*query);
-    } else if (parts->size() == 2 && (*parts)[1] == "upgrades") {
-        route = make_upgrades(*query);
-    } else if (parts->size() == 2 && (*parts)[1] == "rehearsals") {
-        route = make_rehearsals(*query);
-    } else if (parts->size() == 2 && (*parts)[1] == "history") {
-        route = make_history(*query);
-    } else if (parts->size() == 2 && (*parts)[1] == "selftests") {
-        route = method == "POST" ? Route(PostSelftest{}) : Route(GetSelftests{});
-    } else if (parts->size() == 2 && (*parts)[1] == "runs") {
-        route = method == "POST" ? Route(PostRun{}) : Route(GetRuns{});
+    const std::string_view meant = method == "HEAD" ? "GET" : method;
+    const CallRow* found = nullptr;
+    std::string methods;
+    bool has_name = false;
+    for (const CallRow& row : kCalls) {
+        if (is_path(*parts, row.path)) {
+            methods += (methods.empty() ? "" : ", ") + std::string(row.method) +
+                       (row.method == "GET" ? ", HEAD" : "");
+            has_name = row.path.find('*') != std::string_view::npos;
+            found = row.method == meant ? &row : found;
+        }
     }
-    if (!std::holds_alternative<Problem>(route) && method != method_of(route)) {
-        return make_problem(
-            ProblemCode::method_not_allowed, "This path does not take the method of the request."
+    if (methods.empty()) {
+        return make_problem(ProblemCode::no_such_path, "The API has no such path.");
+    }
+    const std::string name = has_name ? (*parts)[2] : std::string();
+    if (has_name && !is_valid_name(name)) {
+        return bad_target();
+    }
+    if (found == nullptr) {
+        Problem problem = make_problem(
+            ProblemCode::method_not_allowed,
+            "This path does not take the method of the request, but " + methods + "."
         );
+        problem.allow = std::move(methods);
+        return problem;
     }
-    return route;
+    return found->make(name, *query);
 }
 
 } // namespace qhup::daemon

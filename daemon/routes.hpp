@@ -106,10 +106,11 @@ using Route = std::variant<
     GetSelftest,
     Problem>;
 
-/// The id of an event in a request.
+/// The id of an event, or another number, in a request: up to kMaxExactInteger.
 std::optional<std::uint64_t> parse_event_id(std::string_view digits) noexcept;
 
-/// The call, or the problem to answer with: no_such_path, method_not_allowed, bad_request.
+/// The call, or the problem to answer with: no_such_path, method_not_allowed, bad_request. HEAD is
+/// the call of GET.
 Route find_route(std::string_view method, std::string_view target);
 
 /// The call changes something.

@@ -7,37 +7,17 @@ path that the other lacks, and documents of older daemons and clients are still 
 import json
 import pathlib
 import re
+import time
 import unittest
 
 import jsonschema
 
-from api import METHODS, Contract, UnixConnection, ask
+from api import METHODS, Contract, EventReader, Judged, UnixConnection, ask
+from daemon import find_program
 from fake_host import FakeHost
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = pathlib.Path(__file__).parent / "data"
-
-
-class Judged:
-    """A client whose every request and answer is judged."""
-
-    def __init__(self, path, contract, test):
-        self.path, self.contract, self.test = path, contract, test
-        self.called = set()
-
-    def __call__(self, method, target, body=None, *, status=200, valid=True, headers=None):
-        if valid:
-            self.contract.check_request(method, target, body)
-        else:
-            with self.test.assertRaises(Exception, msg=f"{method} {target} {body} is no mistake"):
-                self.contract.check_request(method, target, body)
-        answer = ask(self.path, method, target, body, headers)
-        self.test.assertEqual(answer.status, status, answer.text)
-        self.contract.check_answer(method, target, answer)
-        found = self.contract.find(method, target)
-        if found:
-            self.called.add(found[0]["operationId"])
-        return answer
 
 
 class ContractTest(unittest.TestCase):
@@ -46,7 +26,7 @@ class ContractTest(unittest.TestCase):
 
     def test_every_call_is_as_the_contract_says(self):
         with FakeHost(3) as host:
-            api = Judged(host.daemon.socket, self.contract, self)
+            api = Judged(host.daemon.socket, self)
             self.assertEqual(api("GET", "/healthz").text, "ok\n")
             self.assertEqual(api("GET", "/v1/version").json()["api"], 1)
             self.assertEqual(len(api("GET", "/v1/vms").json()["vms"]), 3)
@@ -70,24 +50,31 @@ class ContractTest(unittest.TestCase):
             self.assertEqual(outcomes, {"vm0": "upgraded", "vm1": "upgraded", "vm2": "skipped"})
             api("DELETE", "/v1/vms/vm2/hold")
             api("POST", f"/v1/runs/{run}/abort")
+            self.judge_abort(api)
             dry = api("POST", "/v1/runs", {"vms": ["vm2"], "to": "new", "dry_run": True}, status=202).json()["id"]
             api("GET", f"/v1/runs/{dry}/events")
-            self.assertEqual(len(api("GET", "/v1/runs").json()["runs"]), 2)
+            self.assertEqual(len(api("GET", "/v1/runs").json()["runs"]), 3)
             upgrades = api("GET", "/v1/upgrades?outcome=upgraded").json()["upgrades"]
             self.assertEqual({upgrade["vm"] for upgrade in upgrades}, {"vm0", "vm1"})
             self.assertEqual(api("GET", f"/v1/upgrades/{upgrades[0]['upgrade']}").json()["run"], run)
             self.assertEqual(len(api("GET", "/v1/rehearsals?limit=1").json()["rehearsals"]), 1)
             self.assertEqual(api("GET", "/v1/rehearsals").json()["rehearsals"][0]["rehearsal"]["result"], "passed")
-            self.judge_selftests(api)
+            self.judge_selftests(host, api)
             self.judge_history(api, run)
             self.assertIn("qhup_build_info{", api("GET", "/metrics").text)
             self.judge_mistakes(api)
             self.judge_events(host, api)
-        everything = {operation["operationId"] for _, _, operation in self.contract.operations()}
-        self.assertEqual(api.called, everything, "a call of the contract was not tried")
+        documented = {
+            (operation["operationId"], status)
+            for _, _, operation in self.contract.operations() for status in operation["responses"] if status != "default"
+        }
+        self.assertEqual(documented - api.answered, set(), "an answer of the contract was not seen")
+        self.assertEqual({one for one in api.answered - documented if one[1] < "400"}, set(), "a status that is not in the contract")
+        refused = {operation for operation, status in api.answered if status >= "400"}
+        self.assertEqual({operation for operation, _ in documented} - refused, set(), "no problem of these was seen")
 
-    def judge_selftests(self, api):
-        """The binaries of this host are no QEMUs, so none passes."""
+    def judge_selftests(self, host, api):
+        """The binaries of this host are no QEMUs, so none passes; tests/qemu/selftest_test.py has one that does."""
         problem = api("POST", "/v1/selftests", {"to": "new"}, status=400).json()
         self.assertIn("--from", problem["next_step"])
         api("POST", "/v1/selftests", {"to": "new", "guests": 51}, status=400, valid=False)
@@ -96,6 +83,26 @@ class ContractTest(unittest.TestCase):
         same = {"to": "new", "from": "new", "guests": 1}
         self.assertIn("the same binary", api("POST", "/v1/selftests", same, status=400).json()["detail"])
         self.assertEqual(api("GET", "/v1/selftests/s0", status=404).json()["code"], "selftest_not_found")
+        host.daemon.add_release("odd", find_program("odd-binary"))
+        begun = api("POST", "/v1/selftests", {"to": "new", "from": "odd", "guests": 1.0}, status=202).json()
+        self.assertEqual((begun["state"], begun["passed"], begun["guests"], begun["finished_unix_ms"]), ("starting", False, 1, 0))
+        deadline = time.monotonic() + 30
+        while (selftest := api("GET", f"/v1/selftests/{begun['id']}").json())["state"] != "finished":
+            self.assertLess(time.monotonic(), deadline, selftest)
+            time.sleep(0.05)
+        self.assertFalse(selftest["passed"])
+        self.assertTrue(selftest["message"] and selftest["finished_unix_ms"])
+        self.assertEqual(api("GET", "/v1/selftests").json(), {"selftests": [selftest]})
+        asked = api("GET", "/v1/history?action=selftest_requested").json()["history"]
+        self.assertEqual([entry["code"] for entry in asked], ["", "bad_request", "bad_request"])
+
+    def judge_abort(self, api):
+        """A run that is in work, and then it has ended."""
+        long = {"vms": ["vm0", "vm1"], "to": "new", "batch": 1, "soak_ms": 604800000}
+        run = api("POST", "/v1/runs", long, status=202).json()["id"]
+        self.assertEqual(api("POST", f"/v1/runs/{run}/abort", status=202).json()["stopped_by"], "abort")
+        api("GET", f"/v1/runs/{run}/events")
+        self.assertEqual(api("POST", f"/v1/runs/{run}/abort").json()["state"], "finished")
 
     def judge_history(self, api, run):
         entries = api("GET", "/v1/history").json()["history"]
@@ -154,27 +161,55 @@ class ContractTest(unittest.TestCase):
             others = [m for m in METHODS if m not in self.contract.document["paths"][template]]
             target = re.sub(r"\{\w+\}", "x", template) + ("?to=new" if template.endswith("/check") else "")
             for other in others:
-                problem = api(other.upper(), target, status=405, valid=False).json()
-                self.assertEqual(problem["code"], "method_not_allowed")
+                refused = api(other.upper(), target, status=405, valid=False)
+                self.assertEqual(refused.json()["code"], "method_not_allowed")
+                self.judge_allow(template, refused)
+                api.answered.update((operation["operationId"], "405") for operation in self.operations_at(template))
+            self.judge_allow(template, ask(api.path, "PATCH", target))
+
+    def operations_at(self, template):
+        return [operation for _, path, operation in self.contract.operations() if path == template]
+
+    def judge_allow(self, template, refused):
+        """RFC 9110, 15.5.6."""
+        allowed = {method.upper() for method, path, _ in self.contract.operations() if path == template}
+        self.assertEqual(refused.status, 405)
+        self.assertEqual(set(refused.headers["Allow"].split(", ")), allowed | ({"HEAD"} if "GET" in allowed else set()))
+
+    def test_head_is_get_without_its_body(self):
+        with FakeHost(1) as host:
+            path = host.daemon.socket
+            wrong = [("/v1/vms/nobody", 404), ("/v1/nothing", 404), ("/v1/vms?nothing=1", 400), ("/v1/vms/vm0/hold", 405)]
+            right = [("/healthz", 200), ("/metrics", 200), ("/v1/version", 200), ("/v1/codes", 200), ("/v1/vms/vm0", 200)]
+            for target, status in wrong + right:
+                with self.subTest(target=target):
+                    get, head = ask(path, "GET", target), ask(path, "HEAD", target)
+                    self.assertEqual((get.status, head.status, head.text), (status, status, ""))
+                    varying = {"Content-Length"} if target in ("/metrics", "/v1/vms/vm0") else set()  # have ages and times
+                    for headers in (get.headers, head.headers):
+                        self.assertGreater(int(headers["Content-Length"]), 2)
+                        for name in varying:
+                            headers.pop(name)
+                    self.assertEqual(head.headers, get.headers)
+            connection = UnixConnection(path)  # it stays in step
+            for method in ("HEAD", "GET", "HEAD", "GET"):
+                connection.request(method, "/v1/version")
+                response = connection.getresponse()
+                self.assertEqual(len(response.read()) > 0, method == "GET")
+                self.assertFalse(response.will_close)
+            connection.close()
+            stream = ask(path, "HEAD", "/v1/events")  # ends at once
+            self.assertEqual((stream.status, stream.type, stream.text), (200, "text/event-stream", ""))
+            self.assertEqual(ask(path, "HEAD", "/v1/runs/r0/abort").status, 405)
+            self.assertEqual(ask(path, "GET", "/v1/runs").json(), {"runs": []})
 
     def judge_events(self, host, api):
         """Every event of the daemon so far, one by one."""
-        connection = UnixConnection(host.daemon.socket)
-        connection.request("GET", "/v1/events?after=0")
-        response = connection.getresponse()
-        self.assertEqual(response.getheader("Content-Type"), "text/event-stream")
-        types = set()
-        while "hold_removed" not in types:
-            line = response.readline().decode()
-            self.assertTrue(line, "the stream has ended")
-            if line.startswith("data: "):
-                event = json.loads(line.removeprefix("data: "))
-                self.contract.check_event(event)
-                types.add(event["type"])
-        connection.close()
+        with EventReader(host.daemon.socket, "?after=0") as reader:
+            reader.next("hold_removed")
         expected = {"hello", "daemon_ready", "vm_found", "hold_set", "run_started", "upgrade_phase", "upgrade_ended"}
-        self.assertLessEqual(expected, types)
-        api.called.add("getEvents")
+        self.assertLessEqual(expected, reader.types)
+        api.answered.add(("getEvents", "200"))
 
     def test_the_contract_is_a_good_document(self):
         """What a linter finds: schemas that are none, references to nothing, ids that are there twice, calls without words."""

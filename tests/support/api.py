@@ -2,6 +2,7 @@
 """The API as clients see it: HTTP on a Unix socket, and docs/openapi.yaml as a judge of what is sent and answered."""
 
 import copy
+import functools
 import http.client
 import json
 import pathlib
@@ -31,6 +32,7 @@ class Answer:
     def __init__(self, response):
         self.status = response.status
         self.type = (response.getheader("Content-Type") or "").split(";")[0]
+        self.headers = dict(response.getheaders())
         self.text = response.read().decode()
 
     def json(self):
@@ -38,14 +40,85 @@ class Answer:
 
 
 def ask(path, method, target, body=None, headers=None):
-    """One request on a connection of its own. A body that is no string is sent as JSON."""
+    """One request on a connection of its own. A body that is no string is sent as JSON. The answer is judged by the contract."""
     connection = UnixConnection(path)
     try:
         text = body if body is None or isinstance(body, str) else json.dumps(body)
         connection.request(method, target, text, headers or {})
-        return Answer(connection.getresponse())
+        answer = Answer(connection.getresponse())
     finally:
         connection.close()
+    if method != "HEAD":
+        the_contract().check_answer(method, target, answer)
+    return answer
+
+
+@functools.cache
+def the_contract():
+    return Contract()
+
+
+class Judged:
+    """A client whose every request and answer is judged. `answered` has each operation with each status that it answered."""
+
+    def __init__(self, path, test):
+        self.path, self.contract, self.test = path, the_contract(), test
+        self.answered = set()
+
+    def __call__(self, method, target, body=None, *, status=200, valid=True, headers=None):
+        if valid:
+            self.contract.check_request(method, target, body, headers)
+        else:
+            with self.test.assertRaises((AssertionError, jsonschema.ValidationError), msg=f"{method} {target} {body} is no mistake"):
+                self.contract.check_request(method, target, body, headers)
+        answer = ask(self.path, method, target, body, headers)
+        self.test.assertEqual(answer.status, status, answer.text)
+        found = self.contract.find(method, target)
+        if found:
+            self.answered.add((found[0]["operationId"], str(answer.status)))
+        return answer
+
+
+class EventReader:
+    """Reads /v1/events, and every event is judged. `types` and `ids` are of those that were read."""
+
+    def __init__(self, path, query="", headers=None):
+        self.connection = UnixConnection(path, timeout=20)
+        self.connection.request("GET", "/v1/events" + query, headers=headers or {})
+        self.response = self.connection.getresponse()
+        assert (self.response.status, self.response.getheader("Content-Type")) == (200, "text/event-stream")
+        self.types, self.ids = set(), []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+    def events(self):
+        while line := self.response.readline().decode():
+            if line.startswith("data: "):
+                event = json.loads(line.removeprefix("data: "))
+                the_contract().check_event(event)
+                self.types.add(event["type"])
+                self.ids.append(event["id"])
+                yield event
+
+    def next(self, kind, where=lambda event: True):
+        """The next event of this type; what comes before it is judged, too."""
+        for event in self.events():
+            if event["type"] == kind and where(event):
+                return event
+        raise AssertionError(f"the stream has ended without {kind}")
+
+
+def query_of(target):
+    """{key: [value, …]} of a request's address. A + is a plus: the daemon reads RFC 3986, not a form of HTML."""
+    query = {}
+    for pair in filter(None, urllib.parse.urlsplit(target).query.split("&")):
+        key, _, value = (urllib.parse.unquote(part) for part in pair.partition("="))
+        query.setdefault(key, []).append(value)
+    return query
 
 
 class Contract:
@@ -53,6 +126,7 @@ class Contract:
 
     def __init__(self, path=CONTRACT):
         self.document = yaml.safe_load(path.read_text())
+        self._end_patterns(self.document)
         self.strict = copy.deepcopy(self.document)
         schemas = self.strict["components"]["schemas"]
         for name in list(schemas):
@@ -76,8 +150,8 @@ class Contract:
                 return operation, template, {key: urllib.parse.unquote(value) for key, value in match.groupdict().items()}
         return None
 
-    def check_request(self, method, target, body=None):
-        """Raises if the contract does not allow it."""
+    def check_request(self, method, target, body=None, headers=None):
+        """Raises if the contract does not allow it. A body that is no string is sent as JSON."""
         found = self.find(method, target)
         assert found, f"the contract has no {method} {target}"
         operation, template, in_path = found
@@ -85,18 +159,23 @@ class Contract:
         for parameter in self.document["paths"][template].get("parameters", []) + operation.get("parameters", []):
             parameter = self._resolve(parameter)
             declared[parameter["in"], parameter["name"]] = parameter
-        given = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(target).query))
-        for kind, values in (("path", in_path), ("query", given)):
-            for name, value in values.items():
+        given = {} if operation.get("x-any-query") else query_of(target)
+        in_header = {name: [value] for name, value in (headers or {}).items() if ("header", name) in declared}
+        for kind, values in (("path", {key: [value] for key, value in in_path.items()}), ("query", given), ("header", in_header)):
+            for name, texts in values.items():
                 assert (kind, name) in declared, f"the contract has no {kind} parameter {name} at {template}"
-                schema = self._whole(declared[kind, name]["schema"])
-                kind_of = self._resolve(declared[kind, name]["schema"]).get("type")
-                value = int(value) if kind_of == "integer" else [value] if kind_of == "array" else value
-                self._validate(value, schema)
+                schema = self._resolve(declared[kind, name]["schema"])
+                assert schema.get("type") == "array" or len(texts) == 1, f"{name} is there twice"
+                if schema.get("type") == "integer":
+                    assert re.fullmatch("[0-9]+", texts[0]), f"{name}={texts[0]} is no number"
+                    self._validate(int(texts[0]), self._whole(schema))
+                else:
+                    self._validate(texts if schema.get("type") == "array" else texts[0], self._whole(schema))
         missing = [p["name"] for p in declared.values() if p.get("required") and p["name"] not in {**in_path, **given}]
         assert not missing, f"{target} lacks {missing}"
         if "requestBody" in operation:
-            self._validate(body, self._whole(operation["requestBody"]["content"]["application/json"]["schema"]))
+            document = json.loads(body) if isinstance(body, str) else body
+            self._validate(document, self._whole(operation["requestBody"]["content"]["application/json"]["schema"]))
         else:
             assert body is None, f"{method} {template} takes no body"
 
@@ -125,6 +204,17 @@ class Contract:
     @staticmethod
     def _validate(value, schema):
         jsonschema.Draft202012Validator(schema).validate(value)
+
+    def _end_patterns(self, node):
+        """For JSON Schema, $ is the end of the text; for Python also the place before a last line break."""
+        if isinstance(node, dict):
+            if isinstance(node.get("pattern"), str) and node["pattern"].endswith("$"):
+                node["pattern"] = node["pattern"][:-1] + r"\Z"
+            for value in node.values():
+                self._end_patterns(value)
+        elif isinstance(node, list):
+            for value in node:
+                self._end_patterns(value)
 
     def _resolve(self, node):
         while "$ref" in node:

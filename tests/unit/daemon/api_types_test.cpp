@@ -138,6 +138,52 @@ TEST_CASE("a request with anything wrong in it starts nothing", "[daemon][api_ty
     CHECK(error_of(bad) != "no error");
 }
 
+TEST_CASE("a whole number may be written with a point", "[daemon][api_types]") {
+    const auto request = parse_run_request(
+        R"({"all": true, "to": "x", "parallel": 2.0, "batch": 1e3, "soak_ms": 1000.0, "max_failures": 1.0})"
+    );
+    REQUIRE(request.has_value());
+    CHECK(request->parallel == 2U);
+    CHECK(request->batch == 1000);
+    CHECK(request->soak_ms == 1000);
+    CHECK(request->max_failures == 1);
+    for (const char* number : {"1.5", "0.0", "-1.0", "1e300", "-1e300", "1025.0", "0.9999999"}) {
+        INFO(number);
+        const std::string body = R"({"all": true, "to": "x", "parallel": )" + std::string(number);
+        CHECK(error_of(body + "}") != "no error");
+    }
+    CHECK(
+        parse_hold_request(R"({"reason": "a", "until_unix_ms": 4e12})")->until_unix_ms ==
+        4'000'000'000'000
+    );
+    CHECK(parse_hold_request(R"({"reason": "a", "until_unix_ms": -0})")->until_unix_ms == 0);
+    for (const char* until : {"null", "-1", "1.5", "9007199254740992", "18446744073709551615"}) {
+        INFO(until);
+        const std::string body = R"({"reason": "a", "until_unix_ms": )" + std::string(until) + "}";
+        CHECK(parse_hold_request(body).has_error());
+    }
+}
+
+TEST_CASE("the reason of a hold is counted in characters", "[daemon][api_types]") {
+    std::string words;
+    for (int i = 0; i < 500; ++i) {
+        words += "\u00e9";
+    }
+    CHECK(parse_hold_request(R"({"reason": ")" + words + "\"}").has_value());
+    CHECK(parse_hold_request(R"({"reason": ")" + words + "x\"}").has_error());
+    CHECK(parse_hold_request(R"({"reason": "two\nlines"})").has_error());
+}
+
+TEST_CASE("labels of a request are words", "[daemon][api_types]") {
+    const std::string head = R"({"all": true, "to": "x", "labels": )";
+    CHECK(parse_run_request(head + R"({"tier": "db/1"}})").has_value());
+    for (const char* labels :
+         {"{}", "[]", R"({"": "a"})", R"({"a": ""})", R"({"a": 1})", R"({"a b": "c"})"}) {
+        INFO(labels);
+        CHECK(parse_run_request(head + labels + "}").has_error());
+    }
+}
+
 TEST_CASE("JSON that is nested deeply is refused before it is built", "[daemon][api_types]") {
     CHECK(error_of(std::string(100'000, '[')).find("deep") != std::string::npos);
     CHECK(error_of(R"({"vms": )" + std::string(40, '[')).find("deep") != std::string::npos);

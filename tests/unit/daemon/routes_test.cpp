@@ -129,4 +129,54 @@ TEST_CASE("a method that a path does not take is named", "[daemon][routes]") {
     CHECK(problem_of("GET", "/v1/runs/r1/abort") == "method_not_allowed");
     CHECK(problem_of("POST", "/v1/runs/r1/events") == "method_not_allowed");
     CHECK(problem_of("POST", "/v1/vms/r1/abort") == "no_such_path");
+    CHECK(problem_of("DELETE", "/v1/vms?nothing=1") == "method_not_allowed");
+    const auto refused = std::get<Problem>(find_route("PATCH", "/v1/runs"));
+    CHECK(refused.allow == "GET, HEAD, POST");
+    CHECK(std::get<Problem>(find_route("GET", "/v1/vms/vm1/hold")).allow == "PUT, DELETE");
+    CHECK(std::get<Problem>(find_route("HEAD", "/v1/runs/r1/abort")).allow == "POST");
+    CHECK(std::get<Problem>(find_route("GET", "/v1/nothing")).allow.empty());
+}
+
+TEST_CASE("HEAD is the call of GET, and changes nothing", "[daemon][routes]") {
+    CHECK(std::holds_alternative<GetVms>(find_route("HEAD", "/v1/vms")));
+    CHECK(std::holds_alternative<GetRuns>(find_route("HEAD", "/v1/runs")));
+    CHECK_FALSE(is_action(find_route("HEAD", "/v1/runs")));
+    CHECK(problem_of("HEAD", "/v1/vms/a/hold") == "method_not_allowed");
+}
+
+TEST_CASE("a query that a call does not take is refused", "[daemon][routes]") {
+    for (const char* path :
+         {"/v1/version",
+          "/v1/codes",
+          "/v1/vms",
+          "/v1/vms/a",
+          "/v1/holds",
+          "/v1/releases",
+          "/v1/selftests",
+          "/v1/selftests/s1",
+          "/v1/runs",
+          "/v1/runs/r1",
+          "/v1/runs/r1/events",
+          "/v1/upgrades",
+          "/v1/upgrades/r1.0",
+          "/v1/rehearsals",
+          "/v1/history",
+          "/v1/events"}) {
+        INFO(path);
+        CHECK(problem_of("GET", path).empty());
+        CHECK(problem_of("GET", std::string(path) + "?nothing=1") == "bad_request");
+    }
+    CHECK(problem_of("POST", "/v1/runs?dry_run=true") == "bad_request");
+    CHECK(problem_of("POST", "/v1/runs/r1/abort?now=1") == "bad_request");
+    CHECK(problem_of("GET", "/v1/vms/a/check?to=b&too=c") == "bad_request");
+    CHECK(problem_of("GET", "/v1/vms/a/check?to=b&to=c") == "bad_request");
+    CHECK(problem_of("GET", "/v1/events?after=1&after=2") == "bad_request");
+    CHECK(problem_of("GET", "/v1/events?after=9007199254740992") == "bad_request");
+    CHECK(problem_of("GET", "/v1/vms?labels=a%3Db&labels=c%3Dd") == "bad_request");
+    for (const char* labels : {"", "a=b,", ",a=b", "a=", "=b", "a=b,,c=d", "a b=c", "a=b=c"}) {
+        INFO(labels);
+        CHECK(problem_of("GET", "/v1/vms?labels=" + std::string(labels)) == "bad_request");
+    }
+    CHECK(problem_of("GET", "/healthz?from=balancer").empty());
+    CHECK(problem_of("GET", "/metrics?a=1&a=2").empty());
 }
