@@ -85,6 +85,7 @@ class FakeHost:
         process = subprocess.Popen(
             [find_program("fake-qemu"), "--qmp", socket, "--script", path, *options], stdout=subprocess.PIPE, text=True
         )
+        self.processes.append((socket, process))
         self.stack.callback(self.end, process)
         self.served[process] = socket.stem
         assert process.stdout.readline() == "ready\n"
@@ -97,6 +98,15 @@ class FakeHost:
 
     def __exit__(self, *_):
         self.stack.close()
+
+    def end_vm(self, name):
+        """The QEMU of that VM, which has a process of its own, ends, and takes its socket with it."""
+        socket = self.folder / f"{name}.qmp"
+        for known, process in self.processes:
+            if known == socket:
+                process.terminate()
+                process.wait()
+        socket.unlink(missing_ok=True)
 
     def command(self, *words):
         return self.daemon.command(*words)
