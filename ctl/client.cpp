@@ -8,8 +8,10 @@
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 
+#include <grp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <algorithm>
@@ -75,14 +77,26 @@ Failure no_answer() {
     );
 }
 
+/// Who may open a socket, as the end of a sentence: the group that it belongs to knows nobody but
+/// the file system.
+std::string members_of(const std::string& path) {
+    struct stat facts {};
+    const bool is_known = ::stat(path.c_str(), &facts) == 0 && facts.st_gid != 0;
+    const group* const owner = is_known ? ::getgrgid(facts.st_gid) : nullptr;
+    return owner != nullptr ? "as a member of the group '" + std::string(owner->gr_name) + "'"
+                            : "as a member of the group that [api] in qhupd.toml names";
+}
+
+Failure may_not_open(const std::string& path) {
+    return make_failure(
+        Errc::not_permitted,
+        "you may not open " + path + ". Run this as root or " + members_of(path)
+    );
+}
+
 Failure cannot_connect(const std::string& path, int reason) {
     if (reason == EACCES || reason == EPERM) {
-        return make_failure(
-            Errc::not_permitted,
-            "you may not open " + path +
-                ". Run this as root or as a member of the group that [api] "
-                "in qhupd.toml names"
-        );
+        return may_not_open(path);
     }
     const std::string why = reason == ENOENT         ? "there is no socket " + path
                             : reason == ECONNREFUSED ? "nobody listens on " + path
@@ -117,6 +131,31 @@ Result<UniqueFd> connect_to(const std::string& path) {
         return cannot_connect(path, errno);
     }
     return fd;
+}
+
+/// The same for a user who may perhaps only read.
+/// @param read_path  the socket for that; "": there is none
+Result<UniqueFd>
+connect_to(const std::string& path, const std::string& read_path, bool is_reading) {
+    auto fd = connect_to(path);
+    const bool is_refused =
+        fd.has_error() && fd.error().code == make_error_code(Errc::not_permitted);
+    if (!is_refused || read_path.empty()) {
+        return fd;
+    }
+    auto other = connect_to(read_path);
+    if (is_reading && other.has_value()) {
+        return other;
+    }
+    Failure failure = fd.error();
+    if (other.has_value()) {
+        failure.message = "you may look at everything (on " + read_path +
+                          ") and change nothing, since you may not open " + path +
+                          ". Run this as root or " + members_of(path);
+    } else if (other.error().code == make_error_code(Errc::not_permitted)) {
+        failure.message += "; to look only, " + members_of(read_path);
+    }
+    return failure;
 }
 
 /// One request and its answer on one connection.
@@ -241,7 +280,7 @@ Result<Reply> Client::request(
     std::string_view body,
     std::chrono::milliseconds patience
 ) const {
-    auto fd = connect_to(path_);
+    auto fd = connect_to(path_, read_path_, method == "GET");
     if (fd.has_error()) {
         return fd.error();
     }
@@ -271,7 +310,7 @@ Result<Reply> Client::follow(
     const std::function<Reading()>& on_tick,
     std::optional<std::uint64_t> last_event_id
 ) const {
-    auto fd = connect_to(path_);
+    auto fd = connect_to(path_, read_path_, true);
     if (fd.has_error()) {
         return fd.error();
     }

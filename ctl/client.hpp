@@ -37,7 +37,9 @@ enum class Reading { go_on, stop };
 
 class Client {
 public:
-    explicit Client(std::string socket_path) : path_(std::move(socket_path)) {}
+    /// @param read_path  where GET goes if this user may not open `socket_path`; "": nowhere else
+    explicit Client(std::string socket_path, std::string read_path = {})
+        : path_(std::move(socket_path)), read_path_(std::move(read_path)) {}
 
     /// Sends a request and waits for the whole answer.
     ///
@@ -70,6 +72,7 @@ public:
 
 private:
     std::string path_;
+    std::string read_path_;
 };
 
 /// From here on SIGINT and SIGTERM end follow() with Errc::detached instead of the process.

@@ -601,9 +601,13 @@ std::optional<Options> parse_hidden(Options options) {
     options.rest.assign(options.words.begin() + 2, options.words.end());
     if (const char* socket = std::getenv("QHUPD_SOCKET"); socket != nullptr && *socket != '\0') {
         options.socket = socket;
+        options.read_socket.clear();
     }
     for (std::size_t i = 0; i + 2 < options.rest.size(); ++i) {
-        options.socket = options.rest[i] == "--socket" ? options.rest[i + 1] : options.socket;
+        if (options.rest[i] == "--socket") {
+            options.socket = options.rest[i + 1];
+            options.read_socket.clear();
+        }
     }
     return options;
 }
@@ -665,6 +669,9 @@ std::variant<Options, EarlyExit> parse_command_line(int argc, const char* const*
     }
     if (auto mistake = find_mistake(options)) {
         return *mistake;
+    }
+    if (app->get_option("--socket")->count() != 0) {
+        options.read_socket.clear();
     }
     return options;
 }

@@ -45,7 +45,9 @@ enum class Command {
 /// What the user wants.
 struct Options {
     std::string socket = "/run/qhupd/qhupd.sock"; ///< of the daemon
-    bool json = false;                            ///< print the daemon's values instead of tables
+    /// For whoever may not open `socket`, which is the default; "" if a socket was named.
+    std::string read_socket = "/run/qhupd/qhupd-ro.sock";
+    bool json = false; ///< print the daemon's values instead of tables
     ProgressMode progress = ProgressMode::automatic;  ///< of runs
     ColorMode color = ColorMode::automatic;           ///< of outcomes
     Command command = Command::list;                  ///< what to do

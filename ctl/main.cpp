@@ -17,7 +17,7 @@ namespace {
 using namespace qhup::ctl;
 
 ExitStatus run_command(const Options& options) {
-    Client client(options.socket);
+    Client client(options.socket, options.read_socket);
     switch (options.command) {
     case Command::list: return run_list(client, options);
     case Command::show: return run_show(client, options);

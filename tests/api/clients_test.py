@@ -187,7 +187,7 @@ class LimitsTest(unittest.TestCase):
 
 
 class AccessTest(unittest.TestCase):
-    """Fake hosts give no groups, so only root may anything: what a group may is in authorization_test.cpp."""
+    """Fake hosts give no groups, so only root may anything: what members of groups may is in groups_test.py."""
 
     def test_nobody_acts_on_the_socket_that_may_only_read(self):
         with FakeHost(1) as host:

@@ -56,6 +56,13 @@ TEST_CASE("global options stand before or behind the command", "[ctl][command_li
     CHECK(options_of({"--socket", "/s", "list"}).socket == "/s");
 }
 
+TEST_CASE("who names a socket gets no other one", "[ctl][command_line]") {
+    CHECK(options_of({"list"}).read_socket == "/run/qhupd/qhupd-ro.sock");
+    CHECK(options_of({"list", "--socket", "/s"}).read_socket.empty());
+    CHECK(options_of({"__complete", "show", ""}).read_socket == "/run/qhupd/qhupd-ro.sock");
+    CHECK(options_of({"__complete", "--socket", "/s", "show", ""}).read_socket.empty());
+}
+
 TEST_CASE("how runs are shown can be said", "[ctl][command_line]") {
     CHECK(options_of({"list"}).progress == ProgressMode::automatic);
     CHECK(options_of({"status", "r1", "--progress", "plain"}).progress == ProgressMode::plain);
