@@ -38,6 +38,21 @@ constexpr const char* kExitStatusHelp =
 OptionSpec describe(const CLI::Option& option);
 CommandSpec describe(const CLI::App& app);
 
+/// The nearest of the names that the user may have meant.
+std::string meant(const std::string& word, const std::vector<std::string>& names) {
+    const auto nearest = daemon::nearest_name(word, names);
+    return nearest ? " Did you mean '" + *nearest + "'?" : "";
+}
+
+/// What to say of a value that is none of some words.
+std::string none_of(const std::string& word, const std::vector<std::string>& words) {
+    std::string list;
+    for (const std::string& one : words) {
+        list += (list.empty() ? "" : ", ") + one;
+    }
+    return "'" + word + "' is none of " + list + "." + meant(word, words);
+}
+
 /// An option whose value is one of some words.
 template <class Value>
 void add_choice(
@@ -53,7 +68,11 @@ void add_choice(
            [name, &target, choices = std::move(choices)](const std::string& word) {
                const auto chosen = choices.find(word);
                if (chosen == choices.end()) {
-                   throw CLI::ValidationError(name, "'" + word + "' is none of its words");
+                   std::vector<std::string> words;
+                   for (const auto& [one, value] : choices) {
+                       words.push_back(one);
+                   }
+                   throw CLI::ValidationError(name, none_of(word, words));
                }
                target = chosen->second;
            },
@@ -368,17 +387,19 @@ void add_commands(CLI::App& app, Options& options) {
     add("completion", "The words that make a shell complete this command line", Command::completion)
         ->add_option("SHELL", options.shell, "One of bash, zsh and fish")
         ->required()
-        ->check(CLI::IsMember({"bash", "zsh", "fish"}).description(""));
+        ->check(CLI::Validator(
+            [](std::string& word) {
+                static const std::vector<std::string> shells{"bash", "zsh", "fish"};
+                const bool is_one = std::find(shells.begin(), shells.end(), word) != shells.end();
+                return is_one ? std::string() : none_of(word, shells);
+            },
+            ""
+        ));
     add("version", "Versions of this program and of the daemon", Command::version);
 }
 
-/// The nearest of the names that the user may have meant.
-std::string meant(const std::string& word, const std::vector<std::string>& names) {
-    const auto nearest = daemon::nearest_name(word, names);
-    return nearest ? " Did you mean '" + *nearest + "'?" : "";
-}
-
-/// The same for options. One letter is near any other, so a short one has no nearest name.
+/// The nearest of the options that the user may have meant. One letter is near any other, so a
+/// short one has no nearest name.
 std::string meant_option(const std::string& word, const std::vector<std::string>& names) {
     constexpr std::size_t kShort = 2;
     if (word == "-v" || word == "-V") {
@@ -583,7 +604,8 @@ std::string explain_mistake(const CLI::App& app, const CLI::ParseError& error) {
     while (!text.empty() && (text.back() == '\n' || text.back() == '.')) {
         text.pop_back();
     }
-    return text + ". 'qhupd-ctl " + path + "--help' shows what it takes.\n";
+    return text + (text.ends_with('?') ? "" : ".") + " 'qhupd-ctl " + path +
+           "--help' shows what it takes.\n";
 }
 
 } // namespace

@@ -2,13 +2,18 @@
 #include "daemon/release_files.hpp"
 
 #include "common/read_file.hpp"
+#include "common/toml.hpp"
+#include "common/toml_keys.hpp"
+#include "daemon/nearest_name.hpp"
 
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <map>
+#include <utility>
 
 namespace qhup::daemon {
 namespace {
@@ -18,6 +23,27 @@ using upgrade::Errc;
 using upgrade::Release;
 
 constexpr std::uintmax_t kMaxDropInBytes = 64U * 1024U;
+
+/// For a file that was not understood: what its first unknown key was meant to be; "" if there is
+/// nothing to say.
+std::string hint_for_keys(const std::string& text) {
+    static const std::vector<std::string> known{
+        "name", "path", "sha256", "version", "description", "firmware", "options"};
+    if (line_of_too_deep_key(text) != 0) {
+        return {};
+    }
+    const toml::parse_result parsed = toml::parse(text);
+    if (parsed.failed()) {
+        return {};
+    }
+    for (const auto& [key, node] : parsed.table()) {
+        if (std::find(known.begin(), known.end(), key.str()) == known.end()) {
+            const auto nearest = nearest_name(key.str(), known);
+            return nearest ? " Did you mean '" + *nearest + "'?" : "";
+        }
+    }
+    return {};
+}
 
 /// Who can write a drop-in decides what runs under every VM.
 Result<void> check_owner(const fs::path& path) {
@@ -46,7 +72,13 @@ Result<Release> read_drop_in(const fs::path& path) {
     if (error || text.has_error() || size > kMaxDropInBytes) {
         return make_failure(Errc::release_invalid, path.string() + " cannot be read");
     }
-    return with_context(upgrade::parse_release(*text, path.stem().string()), path.string());
+    auto release = upgrade::parse_release(*text, path.stem().string());
+    if (release.has_error()) {
+        Failure failure = release.error();
+        failure.message += hint_for_keys(*text);
+        return with_context(Result<Release>(std::move(failure)), path.string());
+    }
+    return release;
 }
 
 /// systemd's way to take away what a package ships.

@@ -306,6 +306,10 @@ class Commands(unittest.TestCase):
             (("list", "--jsn"), "Did you mean '--json'?"),
             (("config", "sho"), "'sho' is not a command. Did you mean 'show'?"),
             (("explain", "lod_failed"), "Did you mean 'load_failed'?"),
+            (("list", "--color", "alwys"), "--color: 'alwys' is none of always, auto, never. Did you mean 'always'? 'qhupd-ctl list --help'"),
+            (("list", "--progress", "blue"), "--progress: 'blue' is none of auto, live, none, plain. 'qhupd-ctl list --help'"),
+            (("completion", "tcsh"), "'tcsh' is none of bash, zsh, fish. 'qhupd-ctl completion --help'"),
+            (("completion", "bsh"), "'bsh' is none of bash, zsh, fish. Did you mean 'bash'?"),
         ):
             done = run(*words)
             self.assertIn(done.returncode, (64, 3))
@@ -313,6 +317,19 @@ class Commands(unittest.TestCase):
         with FakeHost(1) as host:
             self.assertIn("Did you mean 'vm0'?", host.daemon.ctl("show", "vn0", check=False).stderr)
             self.assertIn("Did you mean 'new'?", host.daemon.ctl("check", "vm0", "--to", "nwe", check=False).stderr)
+
+    def test_a_misspelt_key_of_a_release_is_named_with_the_nearest_one(self):
+        with FakeHost(0) as host:
+            for key, hint in (("sha25", "Did you mean 'sha256'?"), ("frmware", "Did you mean 'firmware'?"), ("colour", "")):
+                host.daemon.add_release("odd", {"path": "/usr/bin/true", key: "x"})
+                reason = {one["name"]: one["reason"] for one in host.daemon.json("releases")["releases"]}["odd"]
+                self.assertIn(f"line 2, has the key {key}, which is none of name, path, sha256, ", reason)
+                self.assertTrue(reason.endswith(hint or "correct the file."), reason)
+                checked = subprocess.run(
+                    [find_program("qhupd"), "--config", host.daemon.config, "--check-config"], capture_output=True, text=True
+                )
+                self.assertNotEqual(checked.returncode, 0)
+                self.assertIn(hint or "correct the file.", checked.stdout + checked.stderr)
 
 
 class Answers(unittest.TestCase):
