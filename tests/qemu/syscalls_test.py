@@ -63,6 +63,8 @@ class Syscalls(QemuTest):
         wrapper = ["strace", "-D", "-f", "-qq", "-o", self.trace, *words] if words else []
         try:
             self.daemon.start(timeout=30, wrapper=wrapper)
+            if words:
+                self.daemon.end_is_judged()  # it may fail of what it is made to meet
         except RuntimeError:
             if self.daemon.process.poll() is None:
                 raise AssertionError(f"qhupd neither serves nor ends: {self.daemon.log()[-2000:]}") from None

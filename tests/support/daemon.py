@@ -12,6 +12,7 @@ The daemon finds every VM that this program started with Guest. Programs come fr
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,9 @@ import time
 import processes
 from guest import PREFIX, folder_of_tests
 from prober import ROOT
+
+
+COMPLAINT = re.compile(r"^.*(?:(?:Address|Leak|Memory|Thread|UndefinedBehavior)Sanitizer:|: runtime error: )", re.M)
 
 
 def find_program(name):
@@ -41,6 +45,7 @@ class Daemon:
         self.socket = self.folder / "api.sock"
         self.log_path = self.folder / "qhupd.log"
         self.process = None
+        self._judged = None  # the process whose end somebody has looked at
         for name in ("releases.d", "control", "state"):
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         for folder in (self.folder, self.folder / "control"):
@@ -81,6 +86,7 @@ class Daemon:
         deadline = time.monotonic() + timeout
         while self.ctl("version", check=False).returncode != 0:
             if self.process.poll() is not None or time.monotonic() > deadline:
+                self.end_is_judged()
                 raise RuntimeError(f"qhupd did not start ({self.process.returncode}): {self.log()[-2000:]}")
             time.sleep(0.02)
         return self
@@ -90,17 +96,30 @@ class Daemon:
         self.process.kill()
         self.process.wait()
 
+    def end_is_judged(self):
+        """The test goes by how this process ended, or will end: stop() says nothing of its status."""
+        self._judged = self.process
+
     def stop(self):
-        """SIGTERM, and removes its folder. May be called again."""
+        """SIGTERM, and removes its folder. May be called again. AssertionError if it did not end, or ended, now or before,
+        with another status than 0, but for a test's SIGKILL; or if a sanitizer complained about it."""
+        wrong = ""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(10)
+                self.process.wait(20)
             except subprocess.TimeoutExpired:
                 processes.end_processes([self.process.pid], grace=0)
                 self.process.wait()
+                wrong = "qhupd did not end within 20 s of SIGTERM"
+        if self.process is not self._judged and self.process.returncode not in (0, -signal.SIGKILL):
+            wrong = wrong or f"qhupd ended with status {self.process.returncode}"
+        log = self._read_log()
+        complaint = COMPLAINT.search(log)
         if self._own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+        assert not complaint, f"a sanitizer complained about qhupd:\n{log[complaint.start():][:4000]}"
+        assert not wrong, f"{wrong}:\n{log[-4000:]}"
 
     def log(self):
         # who logs does not wait until it is written, so what was logged may be on its way still
