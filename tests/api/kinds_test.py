@@ -8,7 +8,7 @@ import signal
 import time
 import unittest
 
-from api import EventReader, Judged, the_contract
+from api import EventReader, Judged, judge_all, the_contract
 from fake_host import FakeHost
 
 HOUR = 3600 * 1000
@@ -48,7 +48,7 @@ class KindsTest(unittest.TestCase):
         self.judge_attention(events)
         self.judge_gone(events)
         self.judge_missed()
-        listed = {run["kind"] for run in self.api("GET", "/v1/runs").json()["runs"]}
+        listed = {run["kind"] for run in judge_all(self.daemon.socket)["runs"]}
         schemas = the_contract().document["components"]["schemas"]
         self.assertEqual(listed | {"rehearsal"}, set(schemas["RunHead"]["properties"]["kind"]["enum"]))
         every = set(schemas["EventType"]["enum"])  # contract_test.py: those of the code

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 
+from api import judge_all
 from case import QemuTest, find_qemu, main
 from daemon import Daemon
 from fake_host import Terminal
@@ -170,6 +171,9 @@ class RevertTest(QemuTest):
         before = [run["id"] for run in daemon.json("status")["runs"]]
         time.sleep(1.5)
         self.assertEqual([run["id"] for run in daemon.json("status")["runs"]], before)
+        judged = judge_all(daemon.socket)["runs"]
+        ended = {(run["kind"], each["outcome"]) for run in judged for each in run["vms"]}
+        self.assertLessEqual({("upgrade", "upgraded"), ("revert", "upgraded"), ("way_back", "rehearsed")}, ended)
 
     def test_vm_whose_probe_fails_is_taken_back_and_runs(self):
         vm = self.start("7.2", stack=self.guests, kind=FirmwareGuest, net=False, name="unwell")

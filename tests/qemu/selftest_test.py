@@ -13,6 +13,7 @@ import time
 
 import jsonschema
 import processes
+from api import judge_all
 from case import QemuTest, find_qemu, keep, main
 from daemon import Daemon
 from firmware import FirmwareGuest
@@ -76,6 +77,7 @@ class Selftest(QemuTest):
         asked = self.daemon.json("status")["runs"][0]
         self.assertEqual(asked["request"]["allow"], ["untested"])
         self.assertEqual([warning["id"] for warning in asked["warnings"]], ["engine/selftest"])
+        self.assertTrue(judge_all(self.daemon.socket)["selftests"][0]["passed"])
 
     def test_a_release_that_cannot_take_the_guests_fails_and_leaves_nothing(self):
         done = self.daemon.ctl("selftest", "--to", "broken", "--from", "qemu-7.2", "-n", "1", check=False)

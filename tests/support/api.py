@@ -79,6 +79,25 @@ class Judged:
         return answer
 
 
+LISTS = {
+    "/v1/vms": ("vms", "name"), "/v1/runs": ("runs", "id"), "/v1/selftests": ("selftests", "id"), "/v1/upgrades": ("upgrades", "upgrade"),
+    "/v1/rehearsals": ("rehearsals", None), "/v1/history": ("history", None), "/v1/holds": ("holds", None), "/v1/releases": ("releases", None),
+}
+
+
+def judge_all(path):
+    """All that a daemon can be asked for is judged by the contract. @return the lists, by their names"""
+    found = {}
+    for target, (name, key) in LISTS.items():
+        found[name] = ask(path, "GET", target).json()[name]
+        for each in found[name] if key else ():
+            ask(path, "GET", f"{target}/{urllib.parse.quote(each[key], safe='')}")
+    for run in found["runs"]:
+        if run["state"] == "finished":
+            ask(path, "GET", f"/v1/runs/{run['id']}/events")
+    return found
+
+
 class EventReader:
     """Reads /v1/events, and every event is judged. `types` and `ids` are of those that were read."""
 
