@@ -294,6 +294,7 @@ class Restart(unittest.TestCase):
             let_go = self.round.enter_context(contextlib.ExitStack())
             let_go.callback(held.let_go)
             wait_for(lambda: self.is_in(phase, held), 20, f"{held.vm.name} is in {phase} of run {held.run}")
+            pair = held.vm.processes()
             daemon, stop_before = self.main_pid(), self.time_of_stop()
             self.box.systemctl("--no-block", "restart", UNIT)
             wait_for(lambda: self.time_of_stop() > stop_before, 10, "the daemon hears of it")
@@ -306,6 +307,7 @@ class Restart(unittest.TestCase):
         self.assertEqual((row["outcome"], row["code"]), (held.outcome, held.code), row)
         for vm in (self.first, self.vm):
             self.assert_one_owner(vm, held, *before[vm.name])
+        self.assertIn(held.vm.processes()[0], pair, "it is in a process that was not there when the restart came")
         print(f"    {phase}: {row['outcome']} {row['code']}, {time.monotonic() - began:.1f} s", flush=True)
 
     def is_in(self, phase, held):
