@@ -269,7 +269,7 @@ class Packages(unittest.TestCase):
         message = json.loads(found[-1])
         self.assertGreater(int(message["QHUPD_PAUSE_US"]), 0)
         self.assertTrue(message["QHUPD_RUN"])
-        self.assertTrue(message["QHUPD_PHASE"])
+        self.assertEqual(message["QHUPD_PHASE"], "commit")
         said = self.box.run("journalctl", "--no-pager", "-x", "QHUPD_VM=one", "QHUPD_OUTCOME=upgraded").stdout
         self.assertIn("VM one runs on its new QEMU", said)
         self.assertIn("It stood still", said)
