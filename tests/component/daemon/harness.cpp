@@ -17,8 +17,10 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <iterator>
 #include <stdexcept>
 #include <thread>
@@ -30,6 +32,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kNewBinary = SILENT_QEMU;
+constexpr std::chrono::seconds kStopTime{3};
 
 std::string read_file(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -76,6 +79,20 @@ int wait_for_end(pid_t pid, std::chrono::seconds patience = kPatience) {
     return status_of(status);
 }
 
+/// The first lines of what a sanitizer said; "" if none did.
+std::string report_of_sanitizer(const std::string& log) {
+    constexpr std::size_t kShown = 3000;
+    std::size_t begin = std::string::npos;
+    for (const char* mark : {"Sanitizer:", ": runtime error: "}) {
+        begin = std::min(begin, log.find(mark));
+    }
+    if (begin == std::string::npos) {
+        return {};
+    }
+    const auto line = log.rfind('\n', begin);
+    return log.substr(line == std::string::npos ? 0 : line + 1, kShown);
+}
+
 } // namespace
 
 bool wait_until(const std::function<bool()>& condition, std::chrono::seconds patience) {
@@ -109,8 +126,42 @@ Host::Host(std::size_t vms) : options_(vms) {
 }
 
 Host::~Host() {
-    kill_daemon();
+    const std::string wrong = end_daemon();
     ::close(notify_);
+    if (!wrong.empty()) {
+        std::cerr << wrong << std::endl;
+        std::cout.flush();
+        // why: a destructor can fail a test in no other way, and Catch says which one it was.
+        if (std::uncaught_exceptions() == 0) {
+            std::abort();
+        }
+    }
+}
+
+std::string Host::end_daemon() {
+    int raw = 0;
+    int status = 0;
+    if (daemon_ > 0 && ::waitpid(daemon_, &raw, WNOHANG) == daemon_) {
+        status = status_of(raw);
+    } else if (signal_daemon(SIGTERM)) {
+        status = wait_for_end(daemon_, kStopTime);
+        if (status == -1) {
+            kill_daemon(); // a VM of the test keeps it
+            status = 0;
+        }
+    }
+    daemon_ = -1;
+    const std::string log = daemon_log();
+    const std::string report = report_of_sanitizer(log);
+    if (!report.empty()) {
+        return "a sanitizer complained about qhupd:\n" + report;
+    }
+    constexpr int kKilled = 128 + SIGKILL; // by the test, or at a mark
+    if (status != 0 && status != kKilled) {
+        return "qhupd ended with status " + std::to_string(status) + ":\n" +
+               log.substr(log.size() - std::min<std::size_t>(log.size(), 3000));
+    }
+    return {};
 }
 
 void Host::serve() {

@@ -34,6 +34,8 @@ class Host {
 public:
     /// Fake VMs "vm0", "vm1" …, whose targets have the build id of the release "new".
     explicit Host(std::size_t vms);
+    /// Ends the daemon. The process is aborted, so that the test fails, if it ended by itself with
+    /// another status than 0, or if a sanitizer complained about it in its log.
     ~Host();
     Host(const Host&) = delete;
     Host& operator=(const Host&) = delete;
@@ -114,6 +116,9 @@ private:
     TempDir dir_;
     std::vector<FakeQemuOptions> options_;
     std::unique_ptr<FakeQemu> qemu_;
+    /// Ends the daemon if it runs. @return what is wrong with how it lived and ended; "": nothing
+    std::string end_daemon();
+
     pid_t daemon_ = -1;
     int notify_ = -1;
     int early_end_ = -1; // status of a daemon that ended while it was started
