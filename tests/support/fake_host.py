@@ -46,7 +46,6 @@ class FakeHost:
         self.stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.folder.chmod(0o711)
         self.count, self.scripts = count, scripts or {}
-        self.processes = []
         self.served = {}  # processes that play VMs, by the names of their sockets
         home = self.folder / "d"
         home.mkdir()
@@ -85,7 +84,6 @@ class FakeHost:
         process = subprocess.Popen(
             [find_program("fake-qemu"), "--qmp", socket, "--script", path, *options], stdout=subprocess.PIPE, text=True
         )
-        self.processes.append((socket, process))
         self.stack.callback(self.end, process)
         self.served[process] = socket.stem
         assert process.stdout.readline() == "ready\n"
@@ -101,12 +99,11 @@ class FakeHost:
 
     def end_vm(self, name):
         """The QEMU of that VM, which has a process of its own, ends, and takes its socket with it."""
-        socket = self.folder / f"{name}.qmp"
-        for known, process in self.processes:
-            if known == socket:
+        for process, known in self.served.items():
+            if known == name:
                 process.terminate()
                 process.wait()
-        socket.unlink(missing_ok=True)
+        (self.folder / f"{name}.qmp").unlink(missing_ok=True)
 
     def command(self, *words):
         return self.daemon.command(*words)
