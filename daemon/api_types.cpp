@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <initializer_list>
+#include <set>
+#include <vector>
 
 namespace qhup::daemon {
 namespace {
@@ -784,8 +786,32 @@ Result<json> parse_json(std::string_view input) {
     return value;
 }
 
+Result<json> read::parse_request(std::string_view body) {
+    const auto plain = parse_json(body);
+    if (plain.has_error()) {
+        return plain.error();
+    }
+    std::vector<std::set<std::string>> members; // of the objects around
+    bool is_repeated = false;
+    const auto look = [&](int /*depth*/, json::parse_event_t event, const json& parsed) {
+        if (event == json::parse_event_t::object_start) {
+            members.emplace_back();
+        } else if (event == json::parse_event_t::object_end) {
+            members.pop_back();
+        } else if (event == json::parse_event_t::key) {
+            is_repeated |= !members.back().insert(parsed.get<std::string>()).second;
+        }
+        return true;
+    };
+    json looked_at = json::parse(body, look, false);
+    if (is_repeated) {
+        return bad_request("a member is there twice");
+    }
+    return looked_at;
+}
+
 Result<RunRequest> parse_run_request(std::string_view body) {
-    const auto parsed = parse_json(body);
+    const auto parsed = read::parse_request(body);
     if (parsed.has_error()) {
         return parsed.error();
     }
@@ -822,7 +848,7 @@ Result<RunRequest> parse_run_request(std::string_view body) {
 }
 
 Result<HoldView> parse_hold_request(std::string_view body) {
-    const auto parsed = parse_json(body);
+    const auto parsed = read::parse_request(body);
     if (parsed.has_error()) {
         return parsed.error();
     }

@@ -137,6 +137,19 @@ const HistoryView& History::add(HistoryView entry) {
     return entries_.back();
 }
 
+void History::take_back(std::uint64_t id) {
+    const auto entry = std::find_if(entries_.begin(), entries_.end(), [id](const auto& each) {
+        return each.id == id;
+    });
+    if (entry == entries_.end()) {
+        return;
+    }
+    entries_.erase(entry);
+    // why: the next one then stands in its place in the journal, too, if a slow disk had it after
+    // all.
+    next_ = id + 1 == next_ ? id : next_;
+}
+
 const HistoryView* History::name_asker(std::uint64_t id, std::string user) {
     const auto entry = std::find_if(entries_.begin(), entries_.end(), [id](const auto& each) {
         return each.id == id;

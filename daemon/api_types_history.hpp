@@ -94,6 +94,8 @@ public:
 
     /// Gives the entry its id and remembers it; forgets the oldest if there are too many.
     const HistoryView& add(HistoryView entry);
+    /// Forgets an entry again, as if it had not been added.
+    void take_back(std::uint64_t id);
     /// Says by name who asked for it.
     /// @return  the entry; nullptr if it is forgotten, or nobody asked for it
     const HistoryView* name_asker(std::uint64_t id, std::string user);

@@ -4,11 +4,14 @@
 // default, and nothing throws. For the api_types_*.cpp files.
 #pragma once
 
+#include "common/result.hpp"
+
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace qhup::daemon::read {
 
@@ -33,6 +36,11 @@ inline std::optional<std::uint64_t> whole_number(const nlohmann::json& value) {
     const auto whole = value.get<std::uint64_t>();
     return whole <= kMaxExactInteger ? std::optional(whole) : std::nullopt;
 }
+
+/// The body of a request as JSON. A member that is there twice is refused: some readers take the
+/// first one and some the last.
+/// Errors: as parse_json()
+[[nodiscard]] Result<nlohmann::json> parse_request(std::string_view body);
 
 /// The member, or a null value.
 inline const nlohmann::json& member(const nlohmann::json& object, const char* key) {

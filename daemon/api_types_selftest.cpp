@@ -148,7 +148,7 @@ std::vector<SelftestView> selftests_from_json(const json& value) {
 }
 
 Result<SelftestRequest> parse_selftest_request(std::string_view body) {
-    const auto parsed = parse_json(body);
+    const auto parsed = read::parse_request(body);
     if (parsed.has_error()) {
         return parsed.error();
     }

@@ -15,8 +15,9 @@ bool needs_somebody(const RunVmView& vm) {
 bool is_well_again(const RunView& run, const RunVmView& vm, const std::string& upgrade) {
     // why: whoever names a VM, and finds it on the release that he wants, has looked at it; one
     // that was found by a run over all VMs, nobody has.
-    const bool is_wanted_there = vm.outcome == "unchanged" && !run.dry_run && run.request &&
-                                 !run.request->all && !run.request->vms.empty();
+    const bool is_wanted_there = run.kind == "upgrade" && vm.outcome == "unchanged" &&
+                                 !run.dry_run && run.request && !run.request->all &&
+                                 !run.request->vms.empty();
     // why: a recovery may also be that of a rehearsal, or of a way back that did not come about.
     const bool is_undone =
         run.kind == "recovery" && vm.outcome == "rolled_back" && vm.upgrade == upgrade;

@@ -28,6 +28,9 @@ public:
     /// @return  id of the entry
     std::uint64_t note(HistoryView entry);
 
+    /// What was asked was not to be begun, and is not remembered as it was added.
+    void take_back(std::uint64_t id) { history_.take_back(id); }
+
     /// Finds the name of who asked, and waits a moment until the entry is on disk.
     [[nodiscard]] awaitable<void> sign(std::uint64_t id);
 

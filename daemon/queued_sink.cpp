@@ -76,7 +76,7 @@ bool is_logged_by_journald() {
 
 QueuedMessage make_loss(std::uint64_t lost) {
     const std::string count = std::to_string(lost);
-    std::string text = count + " messages were lost: the log was too slow";
+    std::string text = count + " messages were lost: the log did not take them in time";
     return {
         .priority = priority_of(spdlog::level::warn),
         .text = text,
@@ -115,12 +115,10 @@ struct QueuedSink::Queue {
             const std::uint64_t lost_before = std::exchange(lost, 0);
             is_sending = true;
             lock.unlock();
-            bool is_taken = send(message);
-            if (lost_before != 0) {
-                is_taken = send(make_loss(lost_before)) && is_taken;
-            }
+            const bool is_taken = send(message);
+            const bool is_told = is_taken && (lost_before == 0 || send(make_loss(lost_before)));
             lock.lock();
-            lost += is_taken ? 0U : 1U;
+            lost += (is_taken ? 0U : 1U) + (is_told ? 0U : lost_before);
             is_sending = false;
             changed.notify_all();
         }

@@ -6,6 +6,8 @@
 #include "daemon/wall_clock.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 #include <utility>
 
 namespace qhup::daemon {
@@ -293,9 +295,11 @@ awaitable<Result<void>> RunBook::write_vm(RunPtr run, std::size_t index) {
     co_return co_await std::move(writing);
 }
 
-awaitable<Result<void>> RunBook::write_request(RunPtr run) {
+awaitable<Result<void>> RunBook::write_request(RunPtr run, std::vector<JournalChange> asked) {
     const Deadline patience = Deadline::in(kRequestIsWritten);
-    auto writing = journal_.write(put_whole(run->view), Journal::IfNotWritten::drop, patience);
+    std::vector<JournalChange> changes = put_whole(run->view);
+    std::move(asked.begin(), asked.end(), std::back_inserter(changes));
+    auto writing = journal_.write(std::move(changes), Journal::IfNotWritten::drop, patience);
     co_return co_await std::move(writing);
 }
 
@@ -338,6 +342,8 @@ awaitable<void> RunBook::end_vm(RunPtr run, std::size_t index, RunVmView view) {
     if (is_last) {
         run->view.finished_unix_ms = unix_ms_now();
         run->view.state = "finished";
+        // why: a binary that was replaced since keeps its disk space while somebody has it open.
+        std::fill(run->picks.begin(), run->picks.end(), std::nullopt);
         changes.push_back({JournalChange::Kind::put, make_run_row(run->view)});
     }
     const Deadline patience = Deadline::in(kEndIsWritten);

@@ -93,7 +93,8 @@ public:
     /// Writes the VM as it is now; after a while nobody waits for it any more.
     [[nodiscard]] awaitable<Result<void>> write_vm(RunPtr run, std::size_t index);
     /// Writes a run that is asked for: what cannot be written is not begun.
-    [[nodiscard]] awaitable<Result<void>> write_request(RunPtr run);
+    [[nodiscard]] awaitable<Result<void>>
+    write_request(RunPtr run, std::vector<JournalChange> asked);
 
     /// The journal was damaged and is empty now: what we know goes into it again.
     void put_again();

@@ -325,12 +325,13 @@ awaitable<void> UpgradeRuns::pick_kept(RunPtr run) {
 awaitable<std::variant<UpgradeRuns::Started, Problem>>
 UpgradeRuns::begin(RunPtr run, std::optional<HistoryView> asked) {
     Started started;
-    const auto note = [this, &run, &asked, &started] {
-        if (asked) {
-            asked->run = run->view.id;
-            started.entry = history_.note(std::move(*asked));
-        }
-    };
+    // why: what was asked by whom is written with what it wants, and before what comes of it.
+    std::vector<JournalChange> entry;
+    if (asked) {
+        asked->run = run->view.id;
+        entry = history_.add(std::move(*asked));
+        started.entry = history_.history().entries().back().id;
+    }
     run->rehearsals = choose_rehearsals(run->view, run->rehearse, book_.history());
     run->before.resize(run->view.vms.size());
     run->held.resize(run->view.vms.size());
@@ -341,12 +342,12 @@ UpgradeRuns::begin(RunPtr run, std::optional<HistoryView> asked) {
         end_start(run);
         book_.tell(EventType::run_started, run);
         book_.add_event(run, {.sequence = 0, .vm = std::nullopt, .run = run->view});
-        note();
+        journal_.put(std::move(entry));
         started.run = run->view;
         co_return started;
     }
     // why: what was wanted is on disk before anything is done.
-    auto writing = book_.write_request(run);
+    auto writing = book_.write_request(run, std::move(entry));
     const Result<void> written = co_await std::move(writing);
     if (written.has_error()) {
         const bool is_given_up = is_cancelled(written.error());
@@ -356,6 +357,9 @@ UpgradeRuns::begin(RunPtr run, std::optional<HistoryView> asked) {
         // why: a disk that was merely slow may have it after all, and it must not come back.
         book_.drop_run(run->view.id);
         end_start(run);
+        if (started.entry) {
+            history_.take_back(*started.entry);
+        }
         if (is_given_up) {
             co_return make_stopping();
         }
@@ -381,7 +385,6 @@ UpgradeRuns::begin(RunPtr run, std::optional<HistoryView> asked) {
         );
     }
     book_.tell(EventType::run_started, run);
-    note();
     upgrades_.open_batch(run);
     upgrades_.start_vms(run, run->view.stage ? 1 : 0);
     if (run->view.stage) {

@@ -15,6 +15,7 @@
 #include <functional>
 #include <iostream>
 #include <map>
+#include <set>
 
 using namespace qhup::test;
 using namespace qhup::daemon;
@@ -148,7 +149,30 @@ void check_upgradable(Host& host) {
 }
 
 /// Guest, run and journal agree.
+/// What became of a run was asked for before, unless the daemon began it by itself.
+void check_history(Host& host) {
+    json entries = json::parse(host.ctl({"--json", "history"}).out).at("history");
+    std::set<std::string> own; // asked afterwards, so that each is among them
+    for (const json& run : json::parse(host.ctl({"--json", "status"}).out).at("runs")) {
+        if (run.at("kind") == "recovery" || run.at("kind") == "way_back") {
+            own.insert(run.at("id").get<std::string>());
+        }
+    }
+    INFO(entries.dump());
+    std::reverse(entries.begin(), entries.end()); // oldest first
+    std::set<std::string> asked;
+    for (const json& entry : entries) {
+        const auto run = entry.at("run").get<std::string>();
+        if (entry.at("action") == "run_requested") {
+            asked.insert(run);
+        } else if (entry.at("action") == "vm_ended") {
+            CHECK((asked.count(run) != 0 || own.count(run) != 0));
+        }
+    }
+}
+
 void check_end(Host& host, bool was_told_lost) {
+    check_history(host);
     const std::string id = host.newest_run();
     if (!id.empty()) {
         json run;

@@ -6,6 +6,7 @@
 #include <spdlog/logger.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -68,6 +69,28 @@ TEST_CASE("journald gets priority, text and fields", "[daemon][log]") {
     CHECK(has(journald->taken[0], "QHUPD_VM=a\nb"));
     CHECK(has(journald->taken[1], "PRIORITY=6"));
     CHECK_FALSE(has(journald->taken[1], "QHUPD_VM=a\nb"));
+}
+
+TEST_CASE("what could not be written is counted until that can be told", "[daemon][log]") {
+    auto taken = std::make_shared<std::vector<QueuedMessage>>();
+    auto is_broken = std::make_shared<std::atomic<bool>>(true);
+    const auto sink = std::make_shared<QueuedSink>([taken, is_broken](const auto& message) {
+        if (!*is_broken) {
+            taken->push_back(message);
+        }
+        return !*is_broken;
+    });
+    spdlog::logger logger("test", sink);
+    for (int i = 0; i < 50; ++i) {
+        logger.info("{}", i);
+    }
+    REQUIRE(sink->drain(5s));
+    *is_broken = false;
+    logger.info("again");
+    REQUIRE(sink->drain(5s));
+    REQUIRE(taken->size() == 2);
+    CHECK(taken->at(0).text == "again");
+    CHECK(taken->at(1).text.starts_with("50 messages were lost"));
 }
 
 TEST_CASE(

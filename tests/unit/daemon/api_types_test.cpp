@@ -77,6 +77,21 @@ TEST_CASE("text of a QEMU that is no UTF-8 does not break the answer", "[daemon]
     CHECK(parse_json(format_json(to_json(vm))).has_value());
 }
 
+TEST_CASE("a request in which a member is twice is refused", "[daemon][api_types]") {
+    for (const char* body :
+         {R"({"vms": ["a"], "to": "b", "dry_run": true, "dry_run": false})",
+          R"({"vms": ["a"], "to": "b", "\u0074o": "c"})",
+          R"({"all": true, "to": "b", "labels": {"a": "b", "a": "c"}})"}) {
+        INFO(body);
+        const auto parsed = parse_run_request(body);
+        REQUIRE(parsed.has_error());
+        CHECK(parsed.error().message.find("twice") != std::string::npos);
+    }
+    // the same name in two objects is none
+    CHECK(parse_run_request(R"({"all": true, "to": "b", "labels": {"to": "c"}})").has_value());
+    CHECK(parse_hold_request(R"({"reason": "a", "reason": "b"})").has_error());
+}
+
 TEST_CASE("a request for a run is read", "[daemon][api_types]") {
     const auto request =
         parse_run_request(R"({"vms": ["a", "b", "a"], "to": "deb13", "parallel": 2})");

@@ -65,6 +65,7 @@ TEST_CASE("what a VM needed is over when it is no longer true", "[daemon][attent
         {"refused", "upgrade", false, false, false},
         {"checked", "upgrade", false, true, false},
         {"rehearsed", "rehearsal", false, false, false},
+        {"unchanged", "rehearsal", false, false, false},
         {"skipped", "upgrade", true, false, false},
     };
     for (const Row& row : rows) {
