@@ -43,8 +43,8 @@ class SupportTest(unittest.TestCase):
     def test_a_bad_status(self):
         trapped = "REAL & trap 'kill $!; wait $!; exit 66' TERM; wait $!; wait"
         self.assertIn("qhupd ended with status 66", self.end(trapped))
-        crash = lambda daemon: (daemon.process.send_signal(signal.SIGSEGV), daemon.process.wait())
-        self.assertIn("qhupd ended with status -11", self.end("exec REAL", crash))
+        crash = lambda daemon: (daemon.process.send_signal(signal.SIGABRT), daemon.process.wait())
+        self.assertIn("qhupd ended with status -6", self.end("exec REAL", crash))
 
     def test_a_report_of_a_sanitizer(self):
         for report in (RACE, "==7==ERROR: AddressSanitizer: heap-use-after-free", "a.cpp:7:1: runtime error: signed integer overflow"):
