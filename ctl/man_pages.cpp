@@ -202,8 +202,7 @@ std::string make_ctl_page(const CommandSpec& program, std::string_view footer) {
     text += ".SH FILES\n.TP\n/run/qhupd/qhupd.sock\nthe socket of those who may act\n.TP\n" +
             troff_escaped("/run/qhupd/qhupd-ro.sock") +
             "\nthe socket of those who may only look; used by itself if no socket is named and the "
-            "other one "
-            "may not be opened\n.SH EXAMPLES\n"
+            "other one may not be opened\n.SH EXAMPLES\n"
             "What would be refused, and why; then one VM, and with canaries the others:\n" +
             example_text("qhupd-ctl check --all --to deb13\n"
                          "qhupd-ctl upgrade vm1 --to deb13\n"

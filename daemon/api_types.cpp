@@ -792,20 +792,21 @@ Result<json> read::parse_request(std::string_view body) {
         return plain.error();
     }
     std::vector<std::set<std::string>> members; // of the objects around
-    bool is_repeated = false;
+    std::string repeated;
     const auto look = [&](int /*depth*/, json::parse_event_t event, const json& parsed) {
         if (event == json::parse_event_t::object_start) {
             members.emplace_back();
         } else if (event == json::parse_event_t::object_end) {
             members.pop_back();
         } else if (event == json::parse_event_t::key) {
-            is_repeated |= !members.back().insert(parsed.get<std::string>()).second;
+            const auto name = parsed.get<std::string>();
+            repeated = members.back().insert(name).second ? repeated : name;
         }
         return true;
     };
     json looked_at = json::parse(body, look, false);
-    if (is_repeated) {
-        return bad_request("a member is there twice");
+    if (!repeated.empty()) {
+        return bad_request("the member '" + repeated + "' is there twice");
     }
     return looked_at;
 }

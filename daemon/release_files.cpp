@@ -27,8 +27,9 @@ constexpr std::uintmax_t kMaxDropInBytes = 64U * 1024U;
 /// For a file that was not understood: what its first unknown key was meant to be; "" if there is
 /// nothing to say.
 std::string hint_for_keys(const std::string& text) {
-    static const std::vector<std::string> known{
-        "name", "path", "sha256", "version", "description", "firmware", "options"};
+    static const std::vector<std::string> known(
+        upgrade::kReleaseKeys.begin(), upgrade::kReleaseKeys.end()
+    );
     if (line_of_too_deep_key(text) != 0) {
         return {};
     }

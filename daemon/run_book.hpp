@@ -93,6 +93,7 @@ public:
     /// Writes the VM as it is now; after a while nobody waits for it any more.
     [[nodiscard]] awaitable<Result<void>> write_vm(RunPtr run, std::size_t index);
     /// Writes a run that is asked for: what cannot be written is not begun.
+    /// @param asked  what is written with it, all or nothing: who asked
     [[nodiscard]] awaitable<Result<void>>
     write_request(RunPtr run, std::vector<JournalChange> asked);
 

@@ -91,11 +91,11 @@ void read_key(Reader& reader, const std::string& key, const toml::node& node, Re
     } else if (key == "options") {
         reader.read(node, key, release.options);
     } else {
-        reader.complain(
-            node.source(),
-            "has the key " + key +
-                ", which is none of name, path, sha256, version, description, firmware, options"
-        );
+        std::string list;
+        for (const std::string_view one : kReleaseKeys) {
+            list += (list.empty() ? "" : ", ") + std::string(one);
+        }
+        reader.complain(node.source(), "has the key " + key + ", which is none of " + list);
     }
 }
 

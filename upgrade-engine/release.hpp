@@ -8,6 +8,7 @@
 #include "upgrade-engine/errors.hpp"
 #include "upgrade-engine/ids.hpp"
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,7 +26,11 @@ struct Release {
     std::vector<std::string> options;  ///< further arguments for the target, after all others
 };
 
-/// Reads one drop-in (TOML). Keys: name, path, sha256, version, description, firmware, options.
+/// The keys of a drop-in.
+inline constexpr std::array<std::string_view, 7> kReleaseKeys{
+    "name", "path", "sha256", "version", "description", "firmware", "options"};
+
+/// Reads one drop-in (TOML), which has some of kReleaseKeys.
 ///
 /// @param default_name  used if the text has no name: the file name without ".toml"
 /// Errors: Errc::release_invalid, with what is wrong and in which line

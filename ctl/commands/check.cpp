@@ -26,7 +26,7 @@ Selected select_all(const nlohmann::json& list, const std::string& to) {
     Selected selected;
     for (const nlohmann::json& document : daemon::read::elements(list, "vms")) {
         const daemon::VmView vm = daemon::vm_from_json(document);
-        const auto out = left_out_of_all(document);
+        const auto out = left_out_of_all(vm, document);
         if (!out) {
             selected.names.push_back(vm.name);
             continue;

@@ -66,8 +66,9 @@ std::vector<ManualEntry> get_manual(const Client& client);
 std::optional<ExitStatus> confirm(Client& client, const Options& options);
 
 /// Why a run over all VMs leaves this one out, with the code "skipped"; none: it does not.
-/// @param vm  as the daemon lists it
-std::optional<UnplannedVm> left_out_of_all(const nlohmann::json& vm);
+/// @param document  the VM as the daemon lists it, with what the list says beside it
+std::optional<UnplannedVm>
+left_out_of_all(const daemon::VmView& vm, const nlohmann::json& document);
 
 /// What the daemon says of each VM and the release, in the order of the names; several are asked at
 /// once. The reason of a failure has been told.

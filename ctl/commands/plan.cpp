@@ -122,7 +122,7 @@ std::variant<Plan, ExitStatus> plan_move(Client& client, const Options& options)
     const std::vector<KnownVm> known = vms_of(std::get<json>(list));
     if (options.all) {
         for (const KnownVm& vm : known) {
-            if (auto out = left_out_of_all(vm.document)) {
+            if (auto out = left_out_of_all(vm.view, vm.document)) {
                 plan.left_out.push_back(std::move(*out));
             } else {
                 names.push_back(vm.view.name);
@@ -300,8 +300,7 @@ bool is_yes_said() {
 
 } // namespace
 
-std::optional<UnplannedVm> left_out_of_all(const json& document) {
-    const daemon::VmView vm = daemon::vm_from_json(document);
+std::optional<UnplannedVm> left_out_of_all(const daemon::VmView& vm, const json& document) {
     const json& skip = member(member(document, "policy"), "skip");
     if (skip.is_boolean() && skip.get<bool>()) {
         return UnplannedVm{

@@ -10,16 +10,15 @@ the stop ended.
 
 import collections
 import contextlib
-import http.client
 import json
 import os
 import pathlib
 import re
 import signal
-import socket
 import time
 import unittest
 
+from api import ask
 from case import find_qemu, keep, main
 from daemon import find_program
 from pair import wait_for
@@ -55,19 +54,6 @@ RELEASE = {"7.2": "qemu-7.2", "10.0": "qemu-10.0"}
 
 # What holds a phase now: the run, the VM in that phase, what lets it go, and how the VM shall end.
 Held = collections.namedtuple("Held", "run vm let_go outcome code", defaults=("",))
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path):
-        super().__init__("qhupd", timeout=30)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def state_of(pid):
@@ -119,11 +105,7 @@ class Restart(unittest.TestCase):
         return self.box.show(UNIT, "MainPID")[0]
 
     def get_run(self, held):
-        connection = UnixConnection(self.box.path("/run/qhupd/qhupd.sock"))
-        connection.request("GET", f"/v1/runs/{held.run}")
-        view = json.loads(connection.getresponse().read())
-        connection.close()
-        return view
+        return ask(self.box.path("/run/qhupd/qhupd.sock"), "GET", f"/v1/runs/{held.run}").json()
 
     def get_row(self, held):
         """What the run says of the VM."""
